@@ -1,0 +1,409 @@
+"""The app: a registry of tasks and consumers, and the way to their broker.
+
+Importing a module that holds one connects to nothing; the first hand-over does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+from dibs import codec
+from dibs.backoff import Backoff
+from dibs.broker import Broker, Queue
+from dibs.brokers import connect
+from dibs.errors import BadOption, BadTask, UnknownQueue, UnknownTask
+from dibs.job import Job, Prepared
+from dibs.listener import Listener
+from dibs.message import DEFAULT_PRIORITY, Message, check_queue_name, check_task_name, new_id, now_ms
+from dibs.task import AnyTask, Options, Policy, Task, TaskDecorator, task_name
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from dibs.outcome import Outcome
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Dibs:
+    """A registry of tasks and consumers that share a broker. Share it between threads; a fork is fine.
+
+    Args:
+        url: the broker; else `$DIBS_URL`, else `sqlite:///dibs.db` in the working directory, which only a
+            worker or a command at a terminal creates. See `docs/reference/url.md`.
+        namespace: put before every name in the broker, so that several apps can share it.
+        handover_timeout: seconds that handing over waits for the broker at the most.
+        declare: False: make no queues (for users of RabbitMQ without the right to).
+        unknown_task_limit: seconds for which a job whose task no worker knows is tried again before it is
+            set aside; a rolling deployment needs some.
+
+    Raises:
+        BadURL: the URL can't be read.
+        BadName: the namespace can't be part of a queue's name.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "",
+        handover_timeout: float = 30.0,
+        declare: bool = True,
+        unknown_task_limit: float = 3600.0,
+    ) -> None:
+        if namespace:
+            check_queue_name(namespace)
+        if handover_timeout <= 0:
+            raise BadOption(f"handover_timeout={handover_timeout}: must be above 0 seconds.")
+        self.namespace = namespace
+        self.unknown_task_limit = unknown_task_limit
+        self._given_url = url
+        self._may_create = url is not None
+        self._handover_timeout = handover_timeout
+        self.may_declare = declare
+        self._lock = threading.RLock()
+        self._broker: Broker | None = None
+        self._tasks: dict[str, AnyTask] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._queues: dict[str, Queue] = {}
+        self._names: set[str] = set()
+        self._undeclared: set[str] = set()
+        self._starts: list[Callable[[], Any]] = []
+        self._stops: list[Callable[[], Any]] = []
+        if url is not None:
+            self._broker = self._connect(url)  # connects to nothing, but tells a wrong URL here
+
+    # Registering
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retries: int = 8,
+        backoff: Backoff = Backoff(),
+        retry_on: type[Exception] | tuple[type[Exception], ...] | None = None,
+        bury_on: type[Exception] | tuple[type[Exception], ...] = (),
+        timeout: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        expires: float | dt.timedelta | None = None,
+    ) -> TaskDecorator: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retries: int = 8,
+        backoff: Backoff = Backoff(),
+        retry_on: type[Exception] | tuple[type[Exception], ...] | None = None,
+        bury_on: type[Exception] | tuple[type[Exception], ...] = (),
+        timeout: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        expires: float | dt.timedelta | None = None,
+    ) -> Any:
+        """Register a function, plain or `async`, as a task. With or without parentheses.
+
+        A job may run more than once: after a failure (`retries`), and now and then after a crash. So a task's
+        side effects must be idempotent.
+
+        Args:
+            name: how workers know it; else `module.function`.
+            queue: where its jobs wait.
+            retries: further attempts after a failure; 8 spread over about an hour with the default backoff.
+            backoff: how long to wait before each.
+            retry_on: only these exceptions are tried again, others set the job aside; None: all.
+            bury_on: these exceptions set the job aside at once.
+            timeout: seconds that a run may take; None: as long as it takes.
+            priority: 0 (last) to 9 (first).
+            expires: seconds or timedelta after which a job may not start any more.
+
+        Raises:
+            BadTask: a method, a nested function without `name`, or a name that is taken.
+            BadName, BadOption: a value is out of bounds.
+        """
+        options = Options(queue=queue, priority=priority, expires=expires)
+        policy = Policy(
+            retries=retries,
+            backoff=backoff,
+            retry_on=None if retry_on is None else _as_tuple(retry_on),
+            bury_on=_as_tuple(bury_on),
+            timeout=timeout,
+        )
+
+        def register(function: Callable[..., Any]) -> AnyTask:
+            return self._register(function, name, options, policy)
+
+        return register if function is None else register(function)
+
+    def consumer(
+        self, queue: str, *, retries: int = 8, backoff: Backoff = Backoff()
+    ) -> Callable[[Callable[[Message], R]], Callable[[Message], R]]:
+        """Register a function, plain or `async`, for the plain messages of `queue`, whoever sent them.
+
+        On RabbitMQ the queue is declared as strangers would declare it (durable, no other arguments), unless
+        `app.queue` says otherwise.
+
+        Raises:
+            BadTask: the queue has a consumer already.
+            BadName: the queue's name is out of bounds.
+        """
+        check_queue_name(queue)
+        policy = Policy(retries=retries, backoff=backoff)
+
+        def register(function: Callable[[Message], R]) -> Callable[[Message], R]:
+            if queue in self._listeners:
+                raise BadTask(f"Queue {queue!r} has a consumer already: {self._listeners[queue].function!r}.")
+            self._listeners[queue] = Listener(function, policy)
+            self._add_queue(queue)
+            return function
+
+        return register
+
+    def queue(self, name: str, *, type: Literal["quorum", "classic"] | None = None) -> None:  # noqa: A002
+        """Declare a queue that no task or consumer here names, or say how one is to be made.
+
+        Args:
+            name: at most 180 bytes, without `*` and `#`.
+            type: on RabbitMQ, should the queue not exist: "quorum" (replicated; a task's queue is that) or
+                "classic" (durable, no other arguments, as strangers declare theirs; any other queue is that).
+                Other brokers have one type.
+
+        Raises:
+            BadName, BadOption: a value is out of bounds.
+        """
+        if type not in ("quorum", "classic", None):
+            raise BadOption(f"Queue type {type!r}: must be 'quorum' or 'classic'.")
+        self._queues[check_queue_name(name)] = Queue(name=name, type=type or "classic")
+        self._add_queue(name)
+
+    def on_start(self, hook: F) -> F:
+        """Run `hook` in each executor before its first job: plain, `async`, or a (async) context manager."""
+        self._starts.append(hook)
+        return hook
+
+    def on_stop(self, hook: F) -> F:
+        """Run `hook`, plain or `async`, in each executor after its last job."""
+        self._stops.append(hook)
+        return hook
+
+    # Handing over
+
+    def send(
+        self,
+        queue: str,
+        body: Any,
+        *,
+        headers: Mapping[str, Any] | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        delay: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+        expires: float | dt.timedelta | dt.datetime | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> str:
+        """Hand over a plain message and return its id. When this returns, it is stored for good (P1).
+
+        Args:
+            queue: a consumer's queue, or one declared with `app.queue`.
+            body: bytes as they are, a str in UTF-8, anything else as JSON.
+            headers: carried along; JSON values.
+            priority, delay, at, expires, id: as for a task's `using`.
+
+        Raises:
+            UnknownQueue: the queue is neither a consumer's, a task's nor declared.
+            BadArguments: the body has no JSON form.
+            BrokerError: it was not stored, or (`HandoverUncertain`) nobody knows.
+        """
+        options = Options(queue=queue, priority=priority, delay=delay, at=at, expires=expires, id=id)
+        now = now_ms()
+        data, content_type = _encode_body(body)
+        message = Message(
+            body=data,
+            queue=queue,
+            id=options.id or new_id(),
+            content_type=content_type,
+            headers=dict(headers or {}),
+            priority=priority,
+            enqueued=now,
+            due=options.due(now),
+            expires=options.deadline(now),
+        )
+        self._send((message,))
+        return message.id
+
+    def enqueue_many(self, prepared: Iterable[Prepared[R]]) -> list[Job[R]]:
+        """Hand over many calls at once: one round trip, one commit; all or none on SQLite.
+
+        Args:
+            prepared: what `task.prepare(...)` returned; may be of different tasks.
+
+        Raises:
+            BrokerError: none was stored, or (`HandoverUncertain`) some may be.
+        """
+        messages = [call.message for call in prepared]
+        self._send(messages)
+        return [Job(message) for message in messages]
+
+    def enqueue_in(self, connection: sqlite3.Connection, prepared: Iterable[Prepared[R]]) -> list[Job[R]]:
+        """Store jobs inside the caller's own SQLite transaction: they exist if, and when, it commits.
+
+        A waiting worker notices them within a second, as nobody is told of the commit.
+
+        Args:
+            connection: to the same file as this app's broker (`sqlite:///file.db?share=1`).
+            prepared: what `task.prepare(...)` returned.
+
+        Raises:
+            BadOption: this app's broker is not SQLite, or the connection is to another file.
+        """
+        broker = self.broker
+        send_in = getattr(broker, "send_in", None)
+        if send_in is None:
+            raise BadOption(f"enqueue_in needs an SQLite broker; this app's is {broker.location}.")
+        messages = [call.message for call in prepared]
+        self._check_queues(messages)
+        send_in(connection, messages)
+        return [Job(message) for message in messages]
+
+    # What a worker asks
+
+    @property
+    def broker(self) -> Broker:
+        """The broker, made at first use, with the queues of this app declared."""
+        if self._broker is None or self._undeclared:
+            with self._lock:
+                if self._broker is None:
+                    self._broker = self._connect(self.url)
+                if self._undeclared:
+                    self._broker.declare([queue for queue in self.declared() if queue.name in self._undeclared])
+                    self._undeclared.clear()
+        return self._broker
+
+    @property
+    def url(self) -> str:
+        """The broker's URL, with its password: for connecting, not for showing (`broker.location` is)."""
+        return self._given_url or os.environ.get("DIBS_URL") or f"sqlite:///{Path.cwd() / 'dibs.db'}"
+
+    @property
+    def tasks(self) -> Mapping[str, AnyTask]:
+        """The tasks by name."""
+        return self._tasks
+
+    @property
+    def listeners(self) -> Mapping[str, Listener]:
+        """The functions registered with `consumer`, by queue."""
+        return self._listeners
+
+    @property
+    def hooks(self) -> tuple[tuple[Callable[[], Any], ...], tuple[Callable[[], Any], ...]]:
+        """What `on_start` and `on_stop` registered, in order."""
+        return tuple(self._starts), tuple(self._stops)
+
+    @property
+    def queue_names(self) -> frozenset[str]:
+        """Every queue that this app names."""
+        return frozenset(self._names)
+
+    def declared(self) -> list[Queue]:
+        """Return every queue that this app names, with how it is to be made."""
+        tasks = {task.options.queue: Queue(name=task.options.queue) for task in self._tasks.values()}
+        bare = {name: queue for name, queue in self._queues.items() if name not in tasks or queue.type == "quorum"}
+        listeners = {name: Queue(name=name, type="classic") for name in self._listeners}
+        return list((tasks | listeners | bare).values())
+
+    def get_task(self, name: str) -> AnyTask:
+        """Return the task of that name.
+
+        Raises:
+            UnknownTask: there is none; the text lists those that there are.
+        """
+        try:
+            return self._tasks[name]
+        except KeyError:
+            known = ", ".join(sorted(self._tasks)) or "none"
+            raise UnknownTask(f"This app has no task {name!r}; it has: {known}.") from None
+
+    def use(self, url: str | None = None, *, may_create: bool = False) -> None:
+        """Point this app at another broker, or allow it to create the default file. For workers and commands."""
+        with self._lock:
+            self.close()
+            self._broker = None
+            self._undeclared = set(self._names)
+            self._given_url = url or self._given_url
+            self._may_create = self._may_create or may_create or url is not None
+
+    def drain(self) -> list[Outcome]:
+        """Run here and now what is ready in this app's queues, and return the outcomes in order: for tests.
+
+        Delayed jobs and retries that wait for their backoff are left alone. `on_start` and `on_stop` hooks run
+        around it. Inside a running event loop it works in a thread of its own, so async tasks can run.
+        """
+        from dibs.drain import drain  # noqa: PLC0415 -- a producer needs nothing of what it imports
+
+        return drain(self)
+
+    def close(self) -> None:
+        """Let go of the broker's connections; the next use opens them again. Safe to call twice."""
+        if self._broker is not None:
+            self._broker.close()
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        self._check_queues(messages)
+        self.broker.send(messages)
+
+    def _check_queues(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.queue not in self._names:
+                known = ", ".join(sorted(self._names)) or "none"
+                raise UnknownQueue(
+                    f"Queue {message.queue!r} is neither a task's nor declared (there are: {known}). "
+                    f"Declare it with app.queue({message.queue!r})."
+                )
+
+    def _add_queue(self, name: str) -> None:
+        self._names.add(name)
+        self._undeclared.add(name)
+
+    def _connect(self, url: str) -> Broker:
+        return connect(
+            url,
+            namespace=self.namespace,
+            handover_timeout=self._handover_timeout,
+            may_declare=self.may_declare,
+            may_create=self._may_create or "DIBS_URL" in os.environ,
+        )
+
+    def _register(self, function: Callable[..., Any], name: str | None, options: Options, policy: Policy) -> AnyTask:
+        chosen = check_task_name(name or task_name(function))
+        if chosen in self._tasks:
+            raise BadTask(f"There is a task named {chosen!r} already: {self._tasks[chosen].function!r}. Give name=.")
+        task: AnyTask = Task(function, name=chosen, options=options, policy=policy, send=self._send)
+        self._tasks[chosen] = task
+        self._add_queue(options.queue)
+        return task
+
+
+def _encode_body(body: Any) -> tuple[bytes, str]:
+    match body:
+        case bytes() | bytearray() | memoryview():
+            return bytes(body), "application/octet-stream"
+        case str():
+            return body.encode(), "text/plain"
+        case _:
+            return codec.encode(body), "application/json"
+
+
+def _as_tuple(kinds: type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
+    return kinds if isinstance(kinds, tuple) else (kinds,)

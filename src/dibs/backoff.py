@@ -1,0 +1,46 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from dibs.errors import BadOption
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """Exponential backoff with a ceiling and equal jitter. All durations in seconds.
+
+    With the defaults, eight retries spread over about an hour.
+
+    Raises:
+        BadOption: a duration below 0, a factor below 1, or a limit below `first`.
+    """
+
+    #: Before the second attempt.
+    first: float = 15.0
+    #: What each further wait is multiplied by.
+    factor: float = 2.0
+    #: No wait is longer.
+    limit: float = 3600.0
+    #: Take a random point of the upper half, so that a burst of failures spreads out.
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.first >= 0 and self.factor >= 1 and self.limit >= self.first):
+            raise BadOption(
+                f"Backoff(first={self.first}, factor={self.factor}, limit={self.limit}) makes no sense: "
+                "first must be at least 0, factor at least 1 and limit at least first."
+            )
+
+    def delay_after(self, attempt: int) -> float:
+        """Return how long to wait after the failure of `attempt`, in seconds.
+
+        Source: "equal jitter", Brooker, AWS Architecture Blog, 2015.
+        """
+        try:
+            delay = min(self.limit, self.first * self.factor ** (attempt - 1))
+        except OverflowError:
+            delay = self.limit
+        return delay * random.uniform(0.5, 1.0) if self.jitter else delay

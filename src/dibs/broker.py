@@ -1,0 +1,201 @@
+"""The storage edge: what a broker is, as two protocols. `tests/conformance/` is their meaning.
+
+    enqueue                    receive                 settle
+       │      ┌──────────────┐          ┌─────────┐
+       └─────►│    ready     ├─────────►│ running ├── Done ─────► gone (its outcome is recorded)
+       │      └─▲─────────▲──┘          └─┬──┬──┬─┘
+       │        │ due     └── Released ───┘  │  └── Dead ──► dead ── replay ──► ready, attempt 1
+       │      ┌─┴───────┐                    │
+       └─────►│ delayed │◄───── RetryIn ─────┘
+              └─────────┘
+
+A broker stores and hands out; it decides nothing: backoff, attempts, limits and unknown tasks are decided
+above. Everything comes in batches and as values. What brokers differ in stands in `Capabilities`; no code
+above this line asks which broker it has.
+
+What is not promised: an order among jobs beyond "roughly first in, first out per priority", and exactly one
+run (see "at least once" in the docs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from dibs.message import Delivery, Message
+from dibs.outcome import DeadLetter, Outcome
+
+#: What can be purged.
+State = Literal["ready", "delayed", "dead"]
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker can do, as values that tests, `dibs doctor` and the docs read."""
+
+    #: What this is, with its version: "SQLite 3.40.1", "RabbitMQ 3.10.8".
+    server: str
+    #: What is handed over survives the process (and, told apart nowhere, the machine).
+    is_durable: bool
+    #: Other processes can reach it.
+    is_shared: bool
+    #: How many levels of the ten priorities are told apart.
+    priorities: int
+    #: Delays are rounded up to a multiple of this, in seconds.
+    delay_step: float
+    #: Outcome and removal are one transaction; else a crash between them runs a job again.
+    has_atomic_settle: bool
+    #: A second job with the same id is refused with `JobExists`.
+    refuses_duplicates: bool
+    #: `QueueInfo.running` and `.delayed` are numbers, and purging the delayed works.
+    counts_held: bool
+    #: Largest body in bytes.
+    body_bytes: int
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """How a queue is to be made, should it not exist yet."""
+
+    name: str
+    #: "quorum": replicated, for dibs' own jobs. "classic": as strangers declare theirs (durable, no arguments).
+    #: Brokers other than RabbitMQ have one type and ignore it.
+    type: Literal["quorum", "classic"] = "quorum"
+
+
+class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue holds at this moment. None: the broker can't count it."""
+
+    name: str
+    ready: int
+    running: int | None
+    delayed: int | None
+    dead: int
+    #: Consumers that are connected now.
+    consumers: int
+
+
+class Broker(Protocol):
+    """Keeps the queues. May be shared between threads; a forked child gets connections of its own."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this broker can do. Connects, should that be needed to know."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people: absolute path or URL with the password masked."""
+        ...
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make these queues, where they don't exist. An existing one is used as it is."""
+        ...
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Hand messages over: when this returns, all of them are stored for good (P1).
+
+        A message with `due` in the future is delayed until then. Queues that do not exist are made.
+
+        Raises:
+            BrokerUnavailable, BrokerBusy, MessageTooLarge, AccessRefused, StoreUnusable: nothing was stored;
+                where that is true for a part only, it is `HandoverUncertain`.
+            JobExists: an id is taken (where `refuses_duplicates`); nothing was stored.
+            HandoverUncertain: names the ids that may or may not be stored.
+        """
+        ...
+
+    def consume(self, queues: Sequence[str], *, limit: int) -> Consumer:
+        """Begin to receive from these queues, which are made where they do not exist.
+
+        Args:
+            queues: names; earlier ones have no precedence.
+            limit: the most deliveries that the owner will hold at once (its slots).
+        """
+        ...
+
+    def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
+        """Return all queues that this broker knows of, by name.
+
+        Args:
+            names: to be looked for too, should the broker be unable to list its queues (RabbitMQ over AMQP).
+        """
+        ...
+
+    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """Return dead letters of `queue`, oldest first, without disturbing them.
+
+        Args:
+            limit: how many at the most.
+            after: the job id of the last one of the page before.
+
+        Raises:
+            UnknownQueue: there is no such queue.
+        """
+        ...
+
+    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+        """Put dead letters back into `queue`: same id, attempt 1. None: all. Returns how many."""
+        ...
+
+    def drop(self, queue: str, ids: Collection[str]) -> int:
+        """Delete these dead letters for good. Returns how many."""
+        ...
+
+    def purge(self, queue: str, *, state: State) -> int:
+        """Delete all messages of `queue` in that state, never what is running. Returns how many.
+
+        Raises:
+            UnknownQueue: there is no such queue.
+            UsageError: this broker can't purge that state (see `counts_held`).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of all connections. Safe to call twice."""
+        ...
+
+
+class Consumer(Protocol):
+    """One owner's line to its queues. Used by one thread of one process."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `receive` has something to do. The owner waits on it always."""
+        ...
+
+    def timeout(self) -> float | None:
+        """Seconds until `receive` should be called though nothing was readable. None: never."""
+        ...
+
+    def receive(self, limit: int) -> list[Delivery]:
+        """Return at most `limit` deliveries, at once; perhaps none.
+
+        Makes `fileno` unreadable until there is news, so the owner calls again whenever a slot falls free.
+        With `limit=0` it only does its housekeeping (a dead worker's jobs go back, say).
+
+        Raises:
+            BrokerError: the broker can't be reached in a way that waiting does not mend.
+        """
+        ...
+
+    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Record outcomes, all at once, then let go of the deliveries (P2).
+
+        Returns when they are recorded, or on their way such that a delivery is let go of only behind its record.
+
+        Raises:
+            ReceiptLost: names the deliveries that were not this consumer's any more; the others are settled.
+        """
+        ...
+
+    def keep_open(self) -> Sequence[int]:
+        """Descriptors that every executor holds open while it lives.
+
+        While one is open, nobody takes this consumer's deliveries: a leftover of a run may still be at work.
+        Empty where the broker has no such means.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is still held, at no cost to it, and let go. Safe to call twice."""
+        ...

@@ -1,0 +1,1 @@
+"""The `dibs` command. Nobody imports it but the command itself."""

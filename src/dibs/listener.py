@@ -1,0 +1,24 @@
+"""A function that takes the plain messages of one queue."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from dibs.message import Message
+from dibs.task import Policy
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """What `@app.consumer(queue)` registered."""
+
+    function: Callable[[Message], Any]
+    policy: Policy
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a coroutine function."""
+        return inspect.iscoroutinefunction(self.function)

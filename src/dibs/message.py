@@ -1,0 +1,151 @@
+"""A message, and a message in one worker's hands.
+
+A `Message` is a value: what the broker keeps and what travels between supervisor and executor. It knows
+neither how a broker stores it nor how a task reads its body.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import msgspec
+
+from dibs.errors import BadName
+
+#: Longest queue name in UTF-8 bytes: it is the last word of an AMQP routing key of 255 bytes, behind the
+#: words of the delay levels.
+QUEUE_NAME_BYTES = 180
+#: Longest task name in UTF-8 bytes: an AMQP short string is 255 bytes long.
+TASK_NAME_BYTES = 200
+#: Longest job id in UTF-8 bytes.
+ID_BYTES = 200
+#: What a job gets that names no priority: the middle, so that there is room on both sides.
+DEFAULT_PRIORITY = 4
+#: Set aside messages of queue `mail` stand in `mail.dead`, so no queue of the user's may end so.
+DEAD_SUFFIX = ".dead"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job's form on the wire, or a plain message from elsewhere."""
+
+    #: The payload as it came. A job's is `{"args": [...], "kwargs": {...}}` in JSON.
+    body: bytes
+    #: The queue's name, without the namespace.
+    queue: str
+    #: Job id: UUIDv7 or the caller's own. A plain message without an id gets one when it is received.
+    id: str
+    #: Task name; None for a plain message.
+    task: str | None = None
+    content_type: str | None = None
+    #: The sender's own headers; dibs' are fields of this class.
+    headers: dict[str, Any] = {}
+    #: Standard AMQP properties that have no field here (`correlation_id`, `reply_to`, `content_encoding`,
+    #: `user_id`, `app_id`, `expiration`): carried, never acted on.
+    properties: dict[str, Any] = {}
+    #: 0 (last) to 9 (first).
+    priority: int = DEFAULT_PRIORITY
+    #: Which run the next one is, from 1.
+    attempt: int = 1
+    #: How many executors this job has killed.
+    crashes: int = 0
+    #: When it was handed over, in ms since 1970; None where a stranger did not say.
+    enqueued: int | None = None
+    #: Not before this time, in ms since 1970.
+    due: int | None = None
+    #: Dead with reason `expired` if it has not started by then, in ms since 1970.
+    expires: int | None = None
+    #: Since when workers have seen it without knowing its task, in ms since 1970.
+    unknown_since: int | None = None
+    #: What the last failure said.
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8 text.
+
+        Raises:
+            UnicodeDecodeError: the body is not UTF-8.
+        """
+        return self.body.decode()
+
+    def json(self) -> Any:
+        """Return the body decoded from JSON.
+
+        Raises:
+            msgspec.DecodeError: the body is not JSON.
+        """
+        return msgspec.json.decode(self.body)
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in one worker's hands. Only the consumer that received it can settle it."""
+
+    message: Message
+    #: Proof of this hold, made and read by the consumer alone. A later hold of the same job has another one.
+    receipt: Any
+    #: How often it came back without an outcome (worker died, handed back): above 0 it may be a killer.
+    returns: int = 0
+
+
+def new_id() -> str:
+    """Return a new job id: a UUID of version 7, so that ids sort by the time they were made (RFC 9562, 5.7)."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    number = number & ~(0xF000 << 64) & ~(0xC000 << 48) | 0x7000 << 64 | 0x8000 << 48
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def now_ms() -> int:
+    """Return the time in ms since 1970, the form in which stores keep times."""
+    return time.time_ns() // 1_000_000
+
+
+def check_queue_name(name: str) -> str:
+    """Return `name` if every broker can carry it.
+
+    Raises:
+        BadName: empty, over 180 bytes, with control characters, `*` or `#` (wildcards in AMQP routing keys),
+            with an empty word (`a..b`), or reserved (`dibs`, `dibs.…`, `….dead`).
+    """
+    _check_name(name, "queue", QUEUE_NAME_BYTES)
+    if any(sign in name for sign in "*#"):
+        raise BadName(f"Queue name {name!r} contains '*' or '#', which AMQP reads as wildcards. Leave them out.")
+    if "" in name.split("."):
+        raise BadName(f"Queue name {name!r} begins or ends with a dot or has two in a row. Leave them out.")
+    if name == "dibs" or name.startswith("dibs.") or name.endswith(DEAD_SUFFIX):
+        raise BadName(
+            f"Queue name {name!r} is reserved: 'dibs', names that begin with 'dibs.' and names that end with "
+            f"'{DEAD_SUFFIX}' are dibs' own. Choose another one."
+        )
+    return name
+
+
+def check_task_name(name: str) -> str:
+    """Return `name` if every broker can carry it.
+
+    Raises:
+        BadName: empty, over 200 bytes or with control characters.
+    """
+    return _check_name(name, "task", TASK_NAME_BYTES)
+
+
+def check_id(job_id: str) -> str:
+    """Return `job_id` if every broker can carry it.
+
+    Raises:
+        BadName: empty, over 200 bytes or with control characters.
+    """
+    return _check_name(job_id, "job id", ID_BYTES)
+
+
+def _check_name(name: str, what: str, limit: int) -> str:
+    if not isinstance(name, str):
+        raise BadName(f"A {what} name is a str, not {type(name).__name__}: {name!r}.")
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if not name or size > limit:
+        raise BadName(f"The {what} name {name[:40]!r} has {size} bytes; it must have 1 to {limit}.")
+    if not name.isprintable():
+        raise BadName(f"The {what} name {name!r} contains a control or other unprintable character. Leave it out.")
+    return name

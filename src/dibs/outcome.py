@@ -1,0 +1,102 @@
+"""What came of one run, as values, and the signals by which a task asks for one.
+
+Outcomes carry the decision that policy took (`run.py`, the supervisor); brokers record it and decide nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+import msgspec
+
+from dibs.message import Message
+
+#: Why a message was set aside. `crashed` and `expired` are dibs' judgement, `buried` the task's own.
+Reason = Literal[
+    "failed",
+    "crashed",
+    "unknown-task",
+    "bad-arguments",
+    "unreadable",
+    "no-consumer",
+    "expired",
+    "buried",
+]
+
+#: Longest error text that is stored with a message, in UTF-8 bytes.
+ERROR_BYTES = 8192
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The task returned."""
+
+    #: What it returned, as JSON; None where there is nothing to keep.
+    result: bytes | None = None
+
+
+class RetryIn(msgspec.Struct, frozen=True, tag="retry"):
+    """The job is to come again, as `message` says, after `delay` seconds (0: at once, behind those waiting)."""
+
+    delay: float
+    #: The message as it is to come: attempt, crashes and error already counted up.
+    message: Message
+
+
+class Dead(msgspec.Struct, frozen=True, tag="dead"):
+    """The message is set aside. Nothing runs it until it is replayed."""
+
+    reason: Reason
+    #: Text with traceback, at most ERROR_BYTES.
+    error: str
+
+
+class Released(msgspec.Struct, frozen=True, tag="release"):
+    """The job goes back to its place, unstarted or interrupted by no fault of its own. Costs no attempt."""
+
+
+Outcome = Done | RetryIn | Dead | Released
+
+
+class Retry(BaseException):
+    """Raised by a task: run me again.
+
+    A `BaseException`, so that a task's own `except Exception` does not swallow it.
+    """
+
+    def __init__(self, reason: str = "", *, delay: float | dt.timedelta | None = None) -> None:
+        super().__init__(reason)
+        #: Seconds until the next attempt; None lets the task's backoff decide.
+        self.delay = delay.total_seconds() if isinstance(delay, dt.timedelta) else delay
+
+
+class Bury(BaseException):
+    """Raised by a task: set me aside now, with this reason, and don't try again."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message set aside with its reason."""
+
+    message: Message
+    #: One of `Reason`; any text where another client put the message there.
+    reason: str
+    error: str
+    #: When it was set aside, in ms since 1970; None where another client did it and did not say.
+    died: int | None
+    #: The worker that set it aside (`host:pid`), where it said so.
+    worker: str | None = None
+
+
+def clip_error(text: str) -> str:
+    """Return `text` cut to ERROR_BYTES, its middle left out: the head says where, the tail says what."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= ERROR_BYTES:
+        return data.decode()
+    half = ERROR_BYTES // 2 - 24
+    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
+    return f"{head}\n[… {len(data) - 2 * half} bytes cut …]\n{tail}"
+
+
+def is_reason(value: Any) -> bool:
+    """Tell whether `value` is one of the reasons that dibs gives."""
+    return value in Reason.__args__  # type: ignore[attr-defined]  # typing gives Literal no such attribute

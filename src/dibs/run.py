@@ -1,0 +1,166 @@
+"""One delivery, run: from its message to its outcome. Knows no broker.
+
+What follows a failure is decided here, as a value that the supervisor records.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dibs import codec
+from dibs.current import RUNNING, CurrentJob
+from dibs.errors import BadArguments
+from dibs.listener import Listener
+from dibs.message import Message, now_ms
+from dibs.outcome import Bury, Dead, Done, Outcome, Retry, RetryIn, clip_error
+from dibs.task import AnyTask, Policy
+
+#: A job of an unknown task waits at least and at most so long between tries, in seconds.
+_UNKNOWN_WAITS = (1.0, 60.0)
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A function with its arguments decoded, ready to run."""
+
+    message: Message
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    policy: Policy
+    is_async: bool
+
+    def run(self) -> Outcome:
+        """Run a plain function and judge how it ended."""
+        token = RUNNING.set(CurrentJob(self.message))
+        try:
+            return _done(self.function(*self.args, **self.kwargs))
+        except KeyboardInterrupt:
+            raise  # the user's Ctrl-C in `app.drain()`; executors have no terminal
+        except BaseException as error:  # noqa: BLE001 -- whatever a task raises is an outcome
+            return self._judge(error)
+        finally:
+            RUNNING.reset(token)
+
+    async def arun(self) -> Outcome:
+        """Run a coroutine function and judge how it ended."""
+        token = RUNNING.set(CurrentJob(self.message))
+        try:
+            return _done(await self.function(*self.args, **self.kwargs))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            return self._judge(error)
+        finally:
+            RUNNING.reset(token)
+
+    def _judge(self, error: BaseException) -> Outcome:
+        """Return what is to follow a run that raised."""
+        policy, message = self.policy, self.message
+        reason = _find_signal(error)
+        text = _describe(error)
+        if isinstance(reason, Bury) or isinstance(error, policy.bury_on):
+            return Dead("buried", text)
+        is_retried = (
+            isinstance(reason, Retry) or policy.retry_on is None or isinstance(error, policy.retry_on)
+        ) and message.attempt <= policy.retries
+        if not is_retried:
+            return Dead("failed", text)
+        asked = reason.delay if isinstance(reason, Retry) else None
+        delay = policy.backoff.delay_after(message.attempt) if asked is None else asked
+        return RetryIn(delay, msgspec.structs.replace(message, attempt=message.attempt + 1, error=text, due=None))
+
+
+class Runner:
+    """Finds the function for a message. Shared by the threads of an executor; holds no state of a run."""
+
+    def __init__(
+        self, tasks: Mapping[str, AnyTask], listeners: Mapping[str, Listener], *, unknown_task_limit: float
+    ) -> None:
+        self._tasks = tasks
+        self._listeners = listeners
+        self._unknown_task_limit = unknown_task_limit
+
+    def begin(self, message: Message) -> Call | Outcome:
+        """Return the call that a message asks for, or what becomes of it where there is none to make."""
+        if message.expires is not None and now_ms() > message.expires:
+            late = (now_ms() - message.expires) / 1000
+            return Dead("expired", f"Expired {late:.1f} s before a worker was free to start it.")
+        if message.task is None:
+            return self._begin_plain(message)
+        task = self._tasks.get(message.task)
+        if task is None:
+            return self._unknown(message, message.task)
+        try:
+            args, kwargs = task.signature.decode(message.body)
+        except codec.Unreadable as error:
+            return Dead("unreadable", str(error))
+        except BadArguments as error:
+            return Dead("bad-arguments", str(error))
+        return Call(
+            message=message,
+            function=task.function,
+            args=args,
+            kwargs=kwargs,
+            policy=task.policy,
+            is_async=task.is_async,
+        )
+
+    def _begin_plain(self, message: Message) -> Call | Outcome:
+        listener = self._listeners.get(message.queue)
+        if listener is None:
+            return Dead(
+                "no-consumer",
+                f"A plain message (it names no task) for queue {message.queue!r}, for which this worker has no "
+                "@app.consumer.",
+            )
+        return Call(
+            message=message,
+            function=listener.function,
+            args=(message,),
+            kwargs={},
+            policy=listener.policy,
+            is_async=listener.is_async,
+        )
+
+    def _unknown(self, message: Message, name: str) -> Outcome:
+        """Give the job back for a while: in a rolling deployment another worker knows the task."""
+        now = now_ms()
+        since = message.unknown_since or now
+        waited = (now - since) / 1000
+        text = (
+            f"Job {message.id} names task {name!r}, which no worker that saw it knows (this one knows "
+            f"{', '.join(sorted(self._tasks)) or 'none'}). Start a worker with the module that defines it."
+        )
+        if waited >= self._unknown_task_limit:
+            return Dead("unknown-task", clip_error(text))
+        shortest, longest = _UNKNOWN_WAITS
+        delay = min(max(waited / 2, shortest), longest, self._unknown_task_limit)
+        return RetryIn(delay, msgspec.structs.replace(message, unknown_since=since, error=clip_error(text), due=None))
+
+
+def _done(result: Any) -> Outcome:
+    try:
+        return Done(codec.encode(result))
+    except BadArguments:
+        return Done(None)  # the work is done, and a result without a JSON form is no reason to do it again
+
+
+def _find_signal(error: BaseException) -> Bury | Retry | None:
+    """Return the control signal in an error; a TaskGroup wraps it. Bury goes before Retry."""
+    if isinstance(error, (Bury, Retry)):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    inner = [_find_signal(one) for one in error.exceptions]
+    buries: list[Bury | Retry] = [one for one in inner if isinstance(one, Bury)]
+    return next(iter(buries + [one for one in inner if isinstance(one, Retry)]), None)
+
+
+def _describe(error: BaseException) -> str:
+    """Return the error with its traceback, from the task's own frame on."""
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    return clip_error("".join(traceback.format_exception(type(error), error, trace)))

@@ -1,0 +1,1 @@
+"""A worker: a supervisor and its executors, as processes of one host."""

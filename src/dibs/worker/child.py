@@ -1,0 +1,156 @@
+"""The supervisor's handle to one executor: its process, its socket and the jobs that it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from dibs.message import Delivery
+from dibs.worker.frames import Frame, Inbox, Keep, Setup, Start, Stop, pack
+
+#: Bytes asked of the socket at a time.
+_READ_BYTES = 256 * 1024
+
+
+class Child:
+    """One executor process. Never blocks: what the socket does not take waits in an outbox."""
+
+    def __init__(self, setup: Setup, keep: Sequence[int]) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            # In a session of its own: Ctrl-C at the terminal is the supervisor's alone. -P: a file of the user's
+            # named like a module of the standard library must not shadow it while the executor starts.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "dibs.worker.executor", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+            )
+        self._socket = ours
+        self._inbox = Inbox()
+        self._outbox = bytearray()
+        self.started = time.monotonic()
+        #: What runs in it, by the number of the run.
+        self.running: dict[int, Delivery] = {}
+        self.is_ready = False
+        #: It runs one suspect at a time and nothing else.
+        self.is_quarantine = False
+        self.post(setup)
+        self.flush()
+        if keep:
+            self.keep_open(keep)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its session and process group."""
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    @property
+    def has_outbox(self) -> bool:
+        """Whether something waits for the socket to take it."""
+        return bool(self._outbox)
+
+    def post(self, *frames: Frame) -> None:
+        """Put frames into the outbox; `flush` sends them."""
+        self._outbox += pack(frames)
+
+    def start(self, number: int, delivery: Delivery) -> None:
+        """Have it run a delivery."""
+        self.running[number] = delivery
+        self.post(Start(number, delivery.message))
+
+    def keep_open(self, descriptors: Sequence[int]) -> None:
+        """Hand descriptors over that it is to hold open while it lives."""
+        self.flush()
+        data = pack((Keep(),))
+        if self._outbox:
+            raise BlockingIOError("An executor that has nothing to do does not read its socket.")
+        socket.send_fds(self._socket, [data], descriptors)
+
+    def flush(self) -> None:
+        """Send as much of the outbox as the socket takes."""
+        while self._outbox:
+            try:
+                sent = self._socket.send(self._outbox)
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._outbox.clear()  # it died; whoever reaps it sees to its jobs
+                return
+            del self._outbox[:sent]
+
+    def read(self) -> list[Frame]:
+        """Return the frames that have come."""
+        frames: list[Frame] = []
+        while True:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except (BlockingIOError, ConnectionResetError):
+                return frames
+            frames += self._inbox.feed(data)
+            if len(data) < _READ_BYTES:
+                return frames
+
+    def stop(self) -> None:
+        """Ask it to run its stop hooks and end."""
+        self.post(Stop())
+        self.flush()
+
+    def kill(self) -> None:
+        """Kill it and all that its jobs started in its process group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # not even a zombie is left
+
+    def reap(self, *, is_waiting: bool = False) -> Death | None:
+        """Return how it died, or None if it lives. Its process group is killed before it is reaped.
+
+        While it is a zombie its number can't be given to a stranger, so the kill hits only its own.
+        """
+        flags = os.WEXITED | os.WNOWAIT | (0 if is_waiting else os.WNOHANG)
+        if os.waitid(os.P_PID, self.pid, flags) is None:
+            return None
+        self.kill()
+        _, status, usage = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Death(self._process.returncode, peak)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
+
+class Death:
+    """How an executor ended."""
+
+    def __init__(self, code: int, peak_bytes: int) -> None:
+        #: Exit status; the negative signal number where a signal ended it.
+        self.code = code
+        #: Most memory that it had in use.
+        self.peak_bytes = peak_bytes
+
+    def __str__(self) -> str:
+        """Tell the cause of death, for people."""
+        memory = f"peak memory {self.peak_bytes / 1048576:.0f} MiB"
+        if self.code >= 0:
+            return f"exit status {self.code}, {memory}"
+        return f"signal {-self.code} ({_signal_name(-self.code)}), {memory}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
