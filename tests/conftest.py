@@ -9,7 +9,6 @@ import pytest
 
 from tests.rabbit_node import Node
 from tests.worlds import MemoryWorld, World
-from tests.worlds_rabbitmq import RabbitWorld
 from tests.worlds_sqlite import SqliteWorld
 
 
@@ -30,6 +29,8 @@ def make_world(name: str, request: pytest.FixtureRequest) -> World:
             path: Path = request.getfixturevalue("tmp_path")
             return SqliteWorld(path)
         case _:
+            from tests.worlds_rabbitmq import RabbitWorld
+
             return RabbitWorld(request.getfixturevalue("rabbit_node"))
 
 

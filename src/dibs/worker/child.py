@@ -20,14 +20,14 @@ _READ_BYTES = 256 * 1024
 class Child:
     """One executor process. Never blocks: what the socket does not take waits in an outbox."""
 
-    def __init__(self, setup: Setup, keep: Sequence[int]) -> None:
+    def __init__(self, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
             # In a session of its own: Ctrl-C at the terminal is the supervisor's alone. -P: a file of the user's
             # named like a module of the standard library must not shadow it while the executor starts.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dibs.worker.executor", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "dibs.worker.main", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
@@ -39,12 +39,14 @@ class Child:
         #: What runs in it, by the number of the run.
         self.running: dict[int, Delivery] = {}
         self.is_ready = False
+        #: Its end of the socket is closed.
+        self.is_silent = False
+        #: It could not import the app, and said so.
+        self.is_refused = False
         #: It runs one suspect at a time and nothing else.
         self.is_quarantine = False
         self.post(setup)
         self.flush()
-        if keep:
-            self.keep_open(keep)
 
     @property
     def pid(self) -> int:
@@ -70,12 +72,8 @@ class Child:
         self.post(Start(number, delivery.message))
 
     def keep_open(self, descriptors: Sequence[int]) -> None:
-        """Hand descriptors over that it is to hold open while it lives."""
-        self.flush()
-        data = pack((Keep(),))
-        if self._outbox:
-            raise BlockingIOError("An executor that has nothing to do does not read its socket.")
-        socket.send_fds(self._socket, [data], descriptors)
+        """Hand descriptors over that it is to hold open while it lives. Call before the first `start`."""
+        socket.send_fds(self._socket, [pack((Keep(),))], descriptors)
 
     def flush(self) -> None:
         """Send as much of the outbox as the socket takes."""
@@ -90,16 +88,22 @@ class Child:
             del self._outbox[:sent]
 
     def read(self) -> list[Frame]:
-        """Return the frames that have come."""
+        """Return the frames that have come; sees whether they were the last.
+
+        Raises:
+            msgspec.DecodeError: the bytes are no frames: a task wrote to a descriptor that was not its own.
+        """
         frames: list[Frame] = []
-        while True:
+        while not self.is_silent:
             try:
                 data = self._socket.recv(_READ_BYTES)
-            except (BlockingIOError, ConnectionResetError):
-                return frames
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            self.is_silent = not data
             frames += self._inbox.feed(data)
-            if len(data) < _READ_BYTES:
-                return frames
+        return frames
 
     def stop(self) -> None:
         """Ask it to run its stop hooks and end."""

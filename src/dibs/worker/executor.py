@@ -1,35 +1,21 @@
-"""An executor: a child process that imports the app and runs jobs in its slots.
-
-It talks to its supervisor alone, never to the queue that feeds it, and dies with it. Started as
-`python -m dibs.worker.executor FD`, FD being a socket's descriptor.
-"""
+"""An executor's inside: an imported app, its hooks, and a line to the supervisor."""
 
 from __future__ import annotations
 
-import ctypes
-import queue
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
 
 from dibs.app import Dibs
-from dibs.errors import DibsError
-from dibs.lifespan import Lifespan, finish
-from dibs.loading import load_app
+from dibs.lifespan import Lifespan
 from dibs.message import Message
 from dibs.outcome import Outcome, clip_error
 from dibs.run import Call, Runner
-from dibs.worker.frames import Finished, Frame, Ready, Refused, Setup, Start, Stop
+from dibs.worker.frames import Ready, Refused
 from dibs.worker.line import Line
-
-#: From linux/prctl.h.
-_PR_SET_PDEATHSIG = 1
 
 
 class Executor:
-    """An imported app with a line to the supervisor. How its slots run is `serve_…`'s business."""
+    """What the ways to serve (`serving.py`, `looping.py`) have in common."""
 
     def __init__(self, line: Line, app: Dibs, slots: int) -> None:
         self.line = line
@@ -75,91 +61,3 @@ class Executor:
         """Run a message whose function is plain."""
         begun = self.runner.begin(message)
         return begun.run() if isinstance(begun, Call) else begun
-
-
-def main(descriptor: int) -> None:
-    """Import the app, say so, and run jobs until told to stop."""
-    _die_with_parent()
-    line = Line(descriptor)
-    executor = _load(line)
-    if executor.needs_loop:
-        from dibs.worker.looping import serve_on_loop  # noqa: PLC0415 -- asyncio costs 10 MB where nothing is async
-
-        serve_on_loop(executor)
-    elif executor.slots > 1:
-        _serve_on_threads(executor)
-    else:
-        _serve_alone(executor)
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the supervisor ends, so that no job runs on while others have it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _load(line: Line) -> Executor:
-    setup = line.receive()[0]
-    if not isinstance(setup, Setup):
-        raise TypeError(f"The supervisor's first frame is a {type(setup).__name__}, not Setup.")
-    try:
-        app = load_app(setup.app)
-        app.use(setup.url, may_create=True)
-        for task in app.tasks.values():
-            task.signature.resolve()
-        return Executor(line, app, setup.slots)
-    except DibsError as error:
-        line.send(Refused(str(error)))
-    except BaseException:  # noqa: BLE001 -- whatever the app's module raises, the supervisor must hear of it
-        line.send(Refused(clip_error(traceback.format_exc())))
-    sys.exit(1)
-
-
-def _serve_alone(executor: Executor) -> None:
-    """Run one job at a time, on the main thread."""
-    finish(executor.start())
-    for start in _starts(executor.line):
-        executor.line.send(Finished(start.number, executor.run(start.message)))
-    finish(executor.stop())
-
-
-def _serve_on_threads(executor: Executor) -> None:
-    """Run a job per slot at a time, each on a thread."""
-    finish(executor.start())
-    waiting: queue.SimpleQueue[Start] = queue.SimpleQueue()
-    sending = threading.Lock()
-
-    def serve() -> None:
-        while True:
-            start = waiting.get()
-            finished = Finished(start.number, executor.run(start.message))
-            with sending:
-                executor.line.send(finished)
-
-    for number in range(executor.slots):
-        threading.Thread(target=serve, name=f"dibs-slot-{number}", daemon=True).start()
-    for start in _starts(executor.line):
-        waiting.put(start)
-    finish(executor.stop())
-
-
-def _starts(line: Line) -> Iterator[Start]:
-    """Yield what is to be started, until the supervisor says stop."""
-    while True:
-        for frame in line.receive():
-            match frame:
-                case Start():
-                    yield frame
-                case Stop():
-                    return
-                case _:
-                    raise_unexpected(frame)
-
-
-def raise_unexpected(frame: Frame) -> None:
-    """Raise for a frame that a supervisor never sends here."""
-    raise TypeError(f"The supervisor sent a {type(frame).__name__}.")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from dibs.run import Call
-from dibs.worker.executor import Executor, raise_unexpected
+from dibs.worker.executor import Executor
 from dibs.worker.frames import Finished, Start, Stop
 
 
@@ -42,7 +42,7 @@ class _Loop:
                 case Stop():
                     stop.set()
                 case _:
-                    raise_unexpected(frame)
+                    raise TypeError(f"The supervisor sent a {type(frame).__name__}.")
 
     async def _run(self, start: Start) -> None:
         begun = self._executor.runner.begin(start.message)

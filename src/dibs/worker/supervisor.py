@@ -13,14 +13,18 @@ import socket
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from dibs.broker import Broker, Consumer
 from dibs.brokers import connect
 from dibs.errors import AppNotFound, BrokerError, ReceiptLost, UnknownQueue
 from dibs.message import Delivery
-from dibs.outcome import Dead, Outcome, Released, RetryIn
+from dibs.outcome import Outcome, Released
 from dibs.worker.child import Child, Death
 from dibs.worker.frames import Finished, Frame, Ready, Refused, Setup
 from dibs.worker.options import WorkerOptions
+from dibs.worker.pause import Pause
+from dibs.worker.report import ids, report
 from dibs.worker.signals import Signals
 from dibs.worker.slots import Slots
 
@@ -28,8 +32,8 @@ log = logging.getLogger("dibs.worker")
 
 #: Seconds that executors get for their stop hooks.
 _STOP_PATIENCE = 5.0
-#: Seconds between tries when the broker refuses an outcome, or an executor can't be replaced: first and most.
-_WAITS = (0.5, 30.0)
+#: Seconds between an executor's last word and its death, before it is helped.
+_SILENT_PATIENCE = 2.0
 #: Seconds of silence after which a burst worker asks whether anything is still on its way.
 _BURST_SILENCE = 0.2
 
@@ -46,10 +50,18 @@ class Supervisor:
         self._slots = Slots(options.slots)
         self._broker: Broker | None = None
         self._consumer: Consumer | None = None
+        #: Those that are consumed, as soon as the app has said which there are.
+        self._queues: tuple[str, ...] = ()
         self._outcomes: list[tuple[Delivery, Outcome]] = []
-        self._wait = Backlog()
+        #: Executors that closed their line, with the time at which they are killed should they still live.
+        self._silent: dict[Child, float] = {}
+        #: While the broker refuses: nothing is received, and outcomes are kept.
+        self._broker_pause = Pause()
+        #: While executors die before they are ready: the others go on.
+        self._spawn_pause = Pause()
         self._deadline: float | None = None
         self._is_stopping = False
+        self._stops_seen = 0
         self._failure: Exception | None = None
         self._quiet_since = time.monotonic()
 
@@ -65,8 +77,7 @@ class Supervisor:
             self._signals = signals
             self._selector.register(signals, selectors.EVENT_READ, None)
             try:
-                for _ in range(self._options.executors):
-                    self._spawn()
+                self._replace()
                 while not self._is_over():
                     self._turn()
             finally:
@@ -80,9 +91,10 @@ class Supervisor:
         for key, events in self._selector.select(self._patience()):
             if key.data is None:
                 self._signals.clear()
+                self._reap()
             elif isinstance(key.data, Child):
                 self._on_child(key.data, events)
-        self._reap()
+        self._replace()
         self._record()
         self._hand_out()
         for child in self._slots.children:
@@ -91,12 +103,11 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Return how long this turn may wait for news."""
-        now = time.monotonic()
-        waits = [self._wait.left(now)]
+        waits = [self._broker_pause.left, self._spawn_pause.left, _SILENT_PATIENCE if self._silent else None]
         if self._deadline is not None:
-            waits.append(self._deadline - now)
+            waits.append(self._deadline - time.monotonic())
         if self._consumer is not None:
-            waits.append(self._consumer.timeout())
+            waits.append(None if self._broker_pause.is_on else self._consumer.timeout())
             if self._options.is_burst:
                 waits.append(_BURST_SILENCE)
         if self._has_changed is not None:
@@ -108,21 +119,34 @@ class Supervisor:
         if events & selectors.EVENT_WRITE:
             self._flush(child)
         if events & selectors.EVENT_READ:
+            self._read(child)
+            if child.is_silent:
+                # It ends, and SIGCHLD follows; or its task closed descriptors that were not its own.
+                self._selector.unregister(child)
+                self._silent[child] = time.monotonic() + _SILENT_PATIENCE
+
+    def _read(self, child: Child) -> None:
+        try:
             for frame in child.read():
                 self._on_frame(child, frame)
+        except msgspec.DecodeError as error:
+            log.error("executor killed: what it said can't be read pid=%d error=%s", child.pid, error)
+            child.kill()
 
     def _on_frame(self, child: Child, frame: Frame) -> None:
         match frame:
             case Finished(number=number, outcome=outcome):
-                delivery = self._slots.finish(child, number)
-                self._outcomes.append((delivery, outcome))
-                self._report(delivery, outcome)
+                self._end_run(self._slots.finish(child, number), outcome)
             case Ready():
                 self._on_ready(child, frame)
             case Refused(error=error):
-                self._on_refused(error)
+                self._on_refused(child, error)
             case _:
                 raise TypeError(f"An executor sent a {type(frame).__name__}.")
+
+    def _end_run(self, delivery: Delivery, outcome: Outcome) -> None:
+        self._outcomes.append((delivery, outcome))
+        report(delivery, outcome)
 
     def _on_ready(self, child: Child, ready: Ready) -> None:
         if self._consumer is None and self._failure is None:
@@ -132,12 +156,13 @@ class Supervisor:
                 self._fail(error)
                 return
         child.is_ready = True
-        self._wait.reset()
+        self._spawn_pause.reset()
         if self._consumer is not None and (descriptors := self._consumer.keep_open()):
             child.keep_open(descriptors)
         self._slots.start_suspects()
 
-    def _on_refused(self, error: str) -> None:
+    def _on_refused(self, child: Child, error: str) -> None:
+        child.is_refused = True
         if self._consumer is None:
             self._fail(AppNotFound(error))
         else:
@@ -153,17 +178,17 @@ class Supervisor:
             )
         if not names:
             raise UnknownQueue(f"{options.app} has no task, no consumer and no queue: there is nothing to work on.")
-        chosen = list(options.queues) or names
+        self._queues = options.queues or tuple(names)
         limit = options.slots * options.executors
         self._broker = connect(ready.url, namespace=ready.namespace, may_declare=ready.may_declare)
         self._broker.declare(ready.queues)
-        self._consumer = self._broker.consume(chosen, limit=limit)
+        self._consumer = self._broker.consume(self._queues, limit=limit)
         self._selector.register(self._consumer, selectors.EVENT_READ, self._consumer)
         log.info(
             "worker ready worker=%s broker=%s queues=%s slots=%d tasks=%d",
             f"{socket.gethostname()}:{os.getpid()}",
             self._broker.location,
-            ",".join(chosen),
+            ",".join(self._queues),
             limit,
             len(ready.tasks),
         )
@@ -171,13 +196,14 @@ class Supervisor:
     # Executors
 
     def _spawn(self) -> None:
-        setup = Setup(self._options.app, self._options.url, self._options.slots)
-        child = Child(setup, ())
+        child = Child(Setup(self._options.app, self._options.url, self._options.slots))
         self._slots.children.append(child)
         self._selector.register(child, selectors.EVENT_READ, child)
 
     def _flush(self, child: Child) -> None:
         child.flush()
+        if child in self._silent:
+            return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.has_outbox else 0)
         if self._selector.get_key(child).events != events:
             self._selector.modify(child, events, child)
@@ -189,45 +215,46 @@ class Supervisor:
                 self._bury(child, death)
 
     def _bury(self, child: Child, death: Death) -> None:
-        for frame in child.read():  # what it said before it died counts
-            self._on_frame(child, frame)
-        self._selector.unregister(child)
+        self._read(child)  # what it said before it died counts
+        if self._silent.pop(child, None) is None:
+            self._selector.unregister(child)
         child.close()
         held = list(child.running.values())
-        outcomes = self._slots.bury(child, death)
-        if self._is_stopping and self._failure is not None:
-            return
-        log.warning("executor died pid=%d cause=%s jobs=%s", child.pid, death, _ids(held))
-        for delivery, outcome in outcomes:
-            self._outcomes.append((delivery, outcome))
-            self._report(delivery, outcome)
-        if child.is_ready:
-            self._spawn()
-        else:
-            self._wait.grow()
+        for delivery, outcome in self._slots.bury(child, death):
+            self._end_run(delivery, outcome)
+        if not child.is_refused:
+            log.warning("executor died pid=%d cause=%s jobs=%s", child.pid, death, ids(held))
+        if not child.is_ready:
+            if self._consumer is None:
+                self._fail(AppNotFound(f"The executor died while it imported {self._options.app}: {death}."))
+            self._spawn_pause.begin()
+
+    def _replace(self) -> None:
+        """Start executors for those that are gone."""
+        if not self._is_stopping and not self._spawn_pause.is_on:
+            for _ in range(self._options.executors - len(self._slots.children)):
+                self._spawn()
 
     # The broker
 
     def _record(self) -> None:
         """Settle what has ended; what the broker refuses now is tried again, and nothing is received before."""
-        if self._consumer is None or not self._outcomes or self._wait.is_on(time.monotonic()):
+        if self._consumer is None or not self._outcomes or self._broker_pause.is_on:
             return
         outcomes, self._outcomes = self._outcomes, []
         try:
             self._consumer.settle(outcomes)
         except ReceiptLost as error:
-            log.warning(
-                "jobs ended that were no longer this worker's; they run again jobs=%s", _ids(error.deliveries)
-            )
+            log.warning("jobs ended that were no longer this worker's; they run again jobs=%s", ids(error.deliveries))
         except BrokerError as error:
             self._outcomes = outcomes + self._outcomes
             self._pause(error)
         else:
-            self._wait.reset()
+            self._broker_pause.reset()
 
     def _hand_out(self) -> None:
         """Receive for the free slots and start what came."""
-        if self._consumer is None or self._wait.is_on(time.monotonic()):
+        if self._consumer is None or self._broker_pause.is_on:
             return
         free = 0 if self._is_stopping else self._slots.free
         try:
@@ -241,16 +268,16 @@ class Supervisor:
             self._quiet_since = time.monotonic()
 
     def _pause(self, error: Exception) -> None:
-        self._wait.grow()
-        log.error("the broker refuses; trying again in %.1f s: %s", self._wait.seconds, error)
+        self._broker_pause.begin()
+        log.error("the broker refuses; trying again in %.1f s: %s", self._broker_pause.seconds, error)
 
     # The end
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
-        if self._wait.is_over(now) and len(self._slots.children) < self._options.executors and not self._is_stopping:
-            self._wait.clear()
-            self._spawn()
+        for child, deadline in self._silent.items():
+            if now >= deadline:
+                child.kill()
         if self._signals.stops and not self._is_stopping:
             log.info("stopping; running jobs have %.0f s to finish jobs=%d", self._options.grace, self._held)
             self._stop(grace=self._options.grace)
@@ -267,6 +294,7 @@ class Supervisor:
 
     def _stop(self, *, grace: float | None) -> None:
         self._is_stopping = True
+        self._stops_seen = self._signals.stops
         self._deadline = None if grace is None else time.monotonic() + grace
 
     def _fail(self, error: Exception) -> None:
@@ -278,17 +306,22 @@ class Supervisor:
         if self._broker is None or self._outcomes or now - self._quiet_since < _BURST_SILENCE:
             return False
         self._quiet_since = now
-        wanted = set(self._options.queues)
-        infos = self._broker.queues()
-        return not any(info.ready for info in infos if not wanted or info.name in wanted)
+        try:
+            infos = self._broker.queues()
+        except BrokerError as error:
+            self._pause(error)
+            return False
+        return not any(info.ready for info in infos if info.name in self._queues)
 
     def _is_over(self) -> bool:
         if not self._is_stopping:
             return False
         if self._slots.is_idle and not self._outcomes:
             return True
-        is_late = self._deadline is not None and time.monotonic() >= self._deadline
-        return is_late or self._signals.stops > (0 if self.is_to_restart or self._options.is_burst else 1)
+        if self._signals.stops > self._stops_seen:  # asked once more: now
+            self.is_to_restart = False
+            return True
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _shut_down(self) -> None:
         """Kill what still runs, hand its jobs back at no cost, and let the idle executors end in order."""
@@ -298,11 +331,11 @@ class Supervisor:
             child.reap(is_waiting=True)
         held = self._slots.clear()
         if held:
-            log.warning("handed back unfinished jobs=%s", _ids(held))
+            log.warning("handed back unfinished jobs=%s", ids(held))
         self._outcomes += [(delivery, Released()) for delivery in held]
         try:
             if self._consumer is not None:
-                self._wait.reset()
+                self._broker_pause.reset()  # the last chance to record
                 self._record()
                 self._consumer.close()
         finally:
@@ -313,7 +346,10 @@ class Supervisor:
 
     def _end_children(self, children: list[Child]) -> None:
         for child in children:
-            child.stop()
+            if child.is_ready:
+                child.stop()
+            else:
+                child.kill()  # it is still importing, and nobody waits for that
         deadline = time.monotonic() + _STOP_PATIENCE
         while children:
             children = [child for child in children if child.reap() is None]
@@ -327,61 +363,3 @@ class Supervisor:
                 return
             if children:
                 time.sleep(0.005)
-
-    # Reports
-
-    def _report(self, delivery: Delivery, outcome: Outcome) -> None:
-        message = delivery.message
-        fields = (message.id, message.task, message.queue, message.attempt)
-        match outcome:
-            case RetryIn(delay=delay, message=next_message):
-                text = "job will be tried again in %.1f s job=%s task=%s queue=%s attempt=%d error=%s"
-                log.warning(text, delay, *fields, _last_line(next_message.error or ""))
-            case Dead(reason=reason, error=error):
-                text = "job set aside reason=%s job=%s task=%s queue=%s attempt=%d error=%s"
-                log.error(text, reason, *fields, _last_line(error))
-            case _:
-                return
-
-
-class Backlog:
-    """A pause that doubles with each failure in a row."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._until: float | None = None
-
-    def grow(self) -> None:
-        """Begin a pause, twice as long as the last one."""
-        first, longest = _WAITS
-        self.seconds = min(longest, max(first, self.seconds * 2))
-        self._until = time.monotonic() + self.seconds
-
-    def left(self, now: float) -> float | None:
-        """Return how many seconds of the pause are left; None: there is none."""
-        return None if self._until is None else self._until - now
-
-    def is_on(self, now: float) -> bool:
-        """Whether the pause lasts."""
-        return self._until is not None and now < self._until
-
-    def is_over(self, now: float) -> bool:
-        """Whether there was a pause that has ended."""
-        return self._until is not None and now >= self._until
-
-    def clear(self) -> None:
-        """End the pause; the next one is longer still."""
-        self._until = None
-
-    def reset(self) -> None:
-        """End the pause; all is well again."""
-        self._until, self.seconds = None, 0.0
-
-
-def _ids(deliveries: object) -> str:
-    return ",".join(delivery.message.id for delivery in deliveries)  # type: ignore[attr-defined]
-
-
-def _last_line(error: str) -> str:
-    lines = error.strip().splitlines()
-    return lines[-1][:200] if lines else ""

@@ -1,0 +1,36 @@
+"""What a worker logs of its jobs: one event a line, a fixed sentence plus fields, never arguments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from dibs.message import Delivery
+from dibs.outcome import Dead, Outcome, RetryIn
+
+log = logging.getLogger("dibs.worker")
+
+
+def report(delivery: Delivery, outcome: Outcome) -> None:
+    """Log an outcome that an operator wants to know of: work will be redone, or was set aside."""
+    message = delivery.message
+    fields = (message.id, message.task, message.queue, message.attempt)
+    match outcome:
+        case RetryIn(delay=delay, message=next_message):
+            text = "job will be tried again delay=%.1fs job=%s task=%s queue=%s attempt=%d error=%s"
+            log.warning(text, delay, *fields, _last_line(next_message.error or ""))
+        case Dead(reason=reason, error=error):
+            text = "job set aside reason=%s job=%s task=%s queue=%s attempt=%d error=%s"
+            log.error(text, reason, *fields, _last_line(error))
+        case _:
+            return
+
+
+def ids(deliveries: Iterable[Delivery]) -> str:
+    """Return the ids of some jobs, for a log line."""
+    return ",".join(delivery.message.id for delivery in deliveries) or "none"
+
+
+def _last_line(error: str) -> str:
+    lines = error.strip().splitlines()
+    return lines[-1][:200] if lines else ""

@@ -1,0 +1,71 @@
+"""A stage for crash tests: an app, its broker, a file of evidence, and any number of real workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dibs import Dibs
+from dibs.message import new_id
+from tests.crash import tasks
+from tests.evidence import Event, events
+from tests.waiting import PATIENCE, until
+from tests.workers import Worker
+from tests.worlds import World
+
+
+class Stage:
+    """The producer's side and the workers of one test."""
+
+    def __init__(self, world: World, directory: Path, stack: ExitStack) -> None:
+        self.world = world
+        self.directory = directory
+        self._stack = stack
+        self._log = directory / "evidence.tsv"
+        self._namespace = f"t{new_id()[-12:]}"
+        self.app = self._make_app()
+
+    def worker(self, *arguments: str) -> Worker:
+        """Start a worker and wait until it consumes."""
+        env = {"DIBS_TEST_NAMESPACE": self._namespace, "DIBS_TEST_LOG": str(self._log)}
+        made = Worker(
+            "tests.crash.tasks:app", "--url", self.world.url, *arguments, directory=self.directory / "logs", env=env
+        )
+        return self._stack.enter_context(made).wait_ready()
+
+    def enqueue(self, name: str, *args: object, queue: str | None = None, **kwargs: object) -> None:
+        """Hand a call of one of `tests/crash/tasks.py` over."""
+        task = self.app.get_task(f"tests.crash.tasks.{name}")
+        task.using(queue=queue).enqueue(*args, **kwargs)
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """Return what the tasks recorded so far."""
+        return events(self._log, kind)
+
+    def wait_for(self, kind: str, count: int, *, within: float = PATIENCE) -> list[Event]:
+        """Wait until so many events of that kind were recorded, and return them."""
+        until(lambda: len(self.events(kind)) >= count, within=within)
+        return self.events(kind)
+
+    def _make_app(self) -> Dibs:
+        """Return an app with the same tasks, queues and namespace as the workers', on this test's broker."""
+        app = Dibs(self.world.url, namespace=self._namespace)
+        for task in tasks.app.tasks.values():
+            app.task(name=task.name, queue=task.options.queue)(task.function)
+        app.queue("plain", type="classic")
+        for name in ("left", "middle", "right"):
+            app.queue(name)
+        return app
+
+
+@pytest.fixture
+def stage(shared_world: World, tmp_path: Path) -> Iterator[Stage]:
+    """A stage on each broker that processes share."""
+    with ExitStack() as stack:
+        made = Stage(shared_world, tmp_path / "stage", stack)
+        made.directory.mkdir()
+        yield made
+        made.app.close()

@@ -1,0 +1,78 @@
+"""The app that the crash tests run: its tasks leave evidence in a file, and misbehave on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+
+from dibs import Dibs, Message, current_job
+from tests.evidence import record
+
+app = Dibs(namespace=os.environ.get("DIBS_TEST_NAMESPACE", ""))
+LOG = os.environ.get("DIBS_TEST_LOG", "/dev/null")
+
+for name in ("left", "middle", "right"):
+    app.queue(name)
+
+
+@app.task
+def work(key: str, seconds: float = 0.0) -> None:
+    """Take so long, and say when it began and ended."""
+    record(LOG, "start", key)
+    time.sleep(seconds)
+    record(LOG, "end", key)
+
+
+@app.task(queue="async")
+async def awork(key: str, seconds: float = 0.0) -> None:
+    """Take so long without blocking the loop."""
+    record(LOG, "start", key)
+    await asyncio.sleep(seconds)
+    record(LOG, "end", key)
+
+
+@app.task
+def die(key: str, how: str) -> None:
+    """End the executor."""
+    record(LOG, "start", key)
+    match how:
+        case "exit":
+            os._exit(7)
+        case "segfault":
+            ctypes.string_at(0)
+        case "close":  # a task that closes descriptors which are not its own
+            os.closerange(3, 256)
+            time.sleep(60)
+        case _:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def die_once(key: str) -> None:
+    """End the executor at the first run only."""
+    record(LOG, "start", key)
+    job = current_job()
+    if job.attempt == 1 and job.last_error is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    record(LOG, "end", key)
+
+
+@app.task
+def spawn(key: str) -> None:
+    """Start a child that would outlive the job, and wait."""
+    record(LOG, "start", key)
+    pid = os.fork()
+    if pid == 0:
+        record(LOG, "child", key)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+
+
+@app.consumer("plain")
+def take(message: Message) -> None:
+    """Say what came."""
+    record(LOG, "plain", message.text)

@@ -1,0 +1,124 @@
+"""Deaths of executors and workers, by SIGKILL, in the middle of a job (P2, P3, P8)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.crash.conftest import Stage
+from tests.waiting import until
+from tests.workers import is_alive
+
+
+def test_a_job_whose_executor_is_killed_is_done_by_the_next_one(stage: Stage) -> None:
+    worker = stage.worker("-p", "1")
+    stage.enqueue("work", "a", 1.0)
+    (start,) = stage.wait_for("start", 1)
+
+    os.kill(start.pid, signal.SIGKILL)
+
+    (end,) = stage.wait_for("end", 1)
+    assert end.pid != start.pid
+    assert len(stage.events("start")) == 2
+    assert worker.executors == [end.pid]
+    assert "signal 9 (SIGKILL)" in worker.log
+
+
+def test_a_job_whose_worker_is_killed_is_done_by_another_worker(stage: Stage) -> None:
+    doomed = stage.worker("-p", "1")
+    stage.enqueue("work", "a", 2.0)
+    stage.wait_for("start", 1)
+    stage.worker("-p", "1")
+
+    killed = time.time()
+    doomed.kill()
+
+    starts = stage.wait_for("start", 2)
+    assert (
+        starts[1].at - killed < 5.0
+    )  # the promise is 0.5 s; a test on a loaded machine only tells at once from never
+    stage.wait_for("end", 1)
+    assert len(stage.events("end")) == 1
+
+
+def test_executors_die_with_their_supervisor(stage: Stage) -> None:
+    worker = stage.worker("-p", "2")
+    stage.enqueue("work", "a", 60.0)
+    stage.enqueue("work", "b", 60.0)
+    stage.wait_for("start", 2)
+    executors = worker.executors
+
+    os.kill(worker.pid, signal.SIGKILL)
+
+    until(lambda: not any(is_alive(pid) for pid in executors))
+
+
+def test_what_a_job_started_dies_with_its_executor(stage: Stage) -> None:
+    worker = stage.worker("-p", "1")
+    stage.enqueue("spawn", "a")
+    (child,) = stage.wait_for("child", 1)
+    (start,) = stage.events("start")
+
+    os.kill(start.pid, signal.SIGKILL)
+
+    stage.wait_for("start", 2)  # the job is only given back when nothing of its first run is left
+    assert not is_alive(child.pid)
+    assert worker.executors
+
+
+@pytest.mark.parametrize("how", ["exit", "segfault", "sigkill", "close"])
+def test_a_job_that_kills_its_executor_is_set_aside_after_three_crashes(stage: Stage, how: str) -> None:
+    worker = stage.worker("-p", "1")
+
+    stage.enqueue("die", "killer", how)
+    stage.enqueue("work", "innocent")
+
+    stage.wait_for("end", 1)
+    until(lambda: bool(stage.app.broker.dead("default", limit=5)))
+    (letter,) = stage.app.broker.dead("default", limit=5)
+    assert letter.reason == "crashed"
+    assert "3 of 3" in letter.error
+    assert len([event for event in stage.events("start") if event.key == "killer"]) == 3
+    assert worker.executors
+
+
+def test_the_innocent_beside_a_killer_lose_no_attempt(stage: Stage) -> None:
+    worker = stage.worker("-p", "1", "-c", "8")
+    prepared = [stage.app.get_task("tests.crash.tasks.work").prepare(f"good-{n}", 0.02) for n in range(50)]
+    killer = stage.app.get_task("tests.crash.tasks.die").prepare("killer", "sigkill")
+
+    stage.app.enqueue_many([*prepared[:10], killer, *prepared[10:]])
+
+    until(lambda: {event.key for event in stage.events("end")} == {f"good-{n}" for n in range(50)})
+    until(lambda: bool(stage.app.broker.dead("default", limit=5)))
+    (letter,) = stage.app.broker.dead("default", limit=5)
+    assert letter.reason == "crashed"
+    assert worker.log.count("WARNING executor died") <= 5
+    assert worker.log.count("job will be tried again") == 2  # the killer's first two crashes, and nobody else's
+
+
+def test_a_job_that_crashes_once_is_done_the_second_time(stage: Stage) -> None:
+    stage.worker("-p", "1", "-c", "4")
+
+    stage.enqueue("die_once", "a")
+
+    (end,) = stage.wait_for("end", 1)
+    assert end.key == "a"
+    assert stage.app.broker.dead("default", limit=1) == []
+
+
+def test_a_hundred_jobs_survive_workers_that_are_killed_again_and_again(stage: Stage) -> None:
+    prepared = [stage.app.get_task("tests.crash.tasks.work").prepare(str(n), 0.01) for n in range(100)]
+    stage.app.enqueue_many(prepared)
+    stage.worker("-p", "1")
+
+    for kill in range(3):
+        doomed = stage.worker("-p", "1", "-c", "2")
+        until(lambda seen=kill: len(stage.events("end")) > 10 * (seen + 1))  # type: ignore[misc]
+        doomed.kill()
+
+    until(lambda: len({event.key for event in stage.events("end")}) == 100)
+    assert stage.app.broker.dead("default", limit=1) == []
