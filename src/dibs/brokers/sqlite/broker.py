@@ -1,0 +1,232 @@
+"""What an app holds: the queues of one database file. See `dibs.broker.Broker` for what each verb promises."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from dibs.broker import Capabilities, Queue, QueueInfo, State
+from dibs.brokers.sqlite import counts, dead, foreign, rows
+from dibs.brokers.sqlite.commits import ADD_QUEUE, Commits, Handover
+from dibs.brokers.sqlite.consumer import SqliteConsumer
+from dibs.brokers.sqlite.store import Store
+from dibs.brokers.sqlite.wake import Board
+from dibs.errors import MessageTooLarge, UnknownQueue
+from dibs.message import Message, now_ms
+from dibs.outcome import DeadLetter
+from dibs.url import Address, check_options
+
+#: SQLite refuses rows over a billion bytes by default; this leaves room for headers and an error text.
+_BODY_BYTES = 512 * 1024 * 1024
+
+_CAPABILITIES = Capabilities(
+    server=f"SQLite {sqlite3.sqlite_version}",
+    is_durable=True,
+    is_shared=True,
+    priorities=10,
+    delay_step=0.001,
+    has_atomic_settle=True,
+    refuses_duplicates=True,
+    counts_held=True,
+    body_bytes=_BODY_BYTES,
+)
+# Served by the primary key.
+_KNOWS = "SELECT 1 FROM dibs_queues WHERE name = ?"
+
+
+class SqliteBroker:
+    """The queues of one file. Shared by threads; a forked child opens its own. Job ids are unique per file."""
+
+    def __init__(self, address: Address, *, namespace: str, handover_timeout: float, may_create: bool) -> None:
+        """Remember what to open; nothing is opened before its first use.
+
+        Args:
+            address: a path, with `unsafe_fs=1` (open it on any file system) and `share=1` (make dibs' tables in a
+                database that has others).
+            namespace: put before every queue's name, with a dot.
+            handover_timeout: seconds that a write waits for others at the most.
+            may_create: make the file where there is none.
+        """
+        check_options(address, {"unsafe_fs", "share"})
+        self._path = Path(os.path.abspath(address.path or ""))  # noqa: PTH100  # resolve() would follow links
+        self._prefix = f"{namespace}." if namespace else ""
+        self._timeout = handover_timeout
+        self._may_create = may_create
+        self._may_share = address.options.get("share") == "1"
+        self._is_unsafe = address.options.get("unsafe_fs") == "1"
+        self._opened: _Opened | None = None
+        #: Per process, as a fork may happen while another thread holds it.
+        self._opening: dict[int, threading.Lock] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this broker can do."""
+        return _CAPABILITIES
+
+    @property
+    def location(self) -> str:
+        """The absolute path of the file."""
+        return str(self._path)
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make these queues, where they don't exist."""
+        opened = self._open()
+        with opened.connection() as connection, opened.store.write(connection):
+            connection.executemany(ADD_QUEUE, [(self._prefix + queue.name,) for queue in queues])
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Hand messages over, all or none: they are on disk when this returns. See `Broker.send`."""
+        if not messages:
+            return
+        handover = self._to_handover(messages)
+        opened = self._open()
+        opened.commits.send(handover)
+        opened.board.wake(handover.queues, len(handover.rows))
+
+    def send_in(self, connection: sqlite3.Connection, messages: Sequence[Message]) -> None:
+        """Store messages in the caller's own transaction on the same file: they are jobs once he commits.
+
+        Where no transaction is open one is begun, as the `sqlite3` module itself does before an INSERT. Idle
+        workers notice the jobs within a second of the commit. Automatic checkpoints are switched off on the
+        connection: see `Store.connect`.
+
+        Raises:
+            UsageError: the connection is to another file, or commits by itself and is in no transaction.
+            StoreUnusable: the file has no tables of dibs', or those of a newer one.
+            JobExists: an id is taken; nothing was stored, and the transaction stands as it was.
+        """
+        foreign.store_in(self._open().store, connection, self._to_handover(messages))
+
+    def consume(self, queues: Sequence[str], *, limit: int) -> SqliteConsumer:
+        """Begin to receive from these queues."""
+        del limit  # nothing is taken before it is asked for
+        opened = self._open()
+        consumer = SqliteConsumer(opened.store, opened.board, queues, prefix=self._prefix)
+        opened.consumers = [known for known in opened.consumers if known.is_open] + [consumer]
+        return consumer
+
+    def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
+        """Return all queues of the namespace, by name. It can list them, so `names` are not looked for."""
+        del names
+        opened = self._open()
+        with opened.connection() as connection, opened.store.read():
+            return counts.queues(opened.store, connection, prefix=self._prefix)
+
+    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """Return dead letters of `queue`, oldest first."""
+        opened = self._open()
+        with opened.connection() as connection, opened.store.read():
+            stored = self._check(connection, queue)
+            return dead.page(connection, stored, name=queue, limit=limit, after=after)
+
+    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+        """Put dead letters back into `queue`: same id, attempt 1."""
+        opened = self._open()
+        with opened.connection() as connection:
+            stored = self._check(connection, queue)
+            count = dead.replay(opened.store, connection, stored, ids)
+        if count:
+            opened.board.wake([stored], count)
+        return count
+
+    def drop(self, queue: str, ids: Collection[str]) -> int:
+        """Delete these dead letters for good."""
+        opened = self._open()
+        with opened.connection() as connection:
+            return dead.drop(opened.store, connection, self._check(connection, queue), ids)
+
+    def purge(self, queue: str, *, state: State) -> int:
+        """Delete all messages of `queue` in that state."""
+        opened = self._open()
+        with opened.connection() as connection:
+            return counts.purge(opened.store, connection, self._check(connection, queue), state)
+
+    def close(self) -> None:
+        """Let go of the file and of all consumers. The next call opens it again. Safe to call twice."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _open(self) -> _Opened:
+        """Return what this process has opened, opening it first where need be."""
+        opened = self._opened
+        if opened is not None and opened.is_usable():
+            return opened
+        with self._opening.setdefault(os.getpid(), threading.Lock()):
+            opened = self._opened
+            if opened is None or not opened.is_usable():
+                self.close()
+                store = Store(
+                    self._path,
+                    timeout=self._timeout,
+                    may_create=self._may_create,
+                    may_share=self._may_share,
+                    is_checked=not self._is_unsafe,
+                )
+                opened = self._opened = _Opened(store, timeout=self._timeout)
+            return opened
+
+    def _check(self, connection: sqlite3.Connection, queue: str) -> str:
+        """Return the queue's name as it is stored, or raise that there is none."""
+        stored = self._prefix + queue
+        with self._open().store.read():
+            found = connection.execute(_KNOWS, (stored,)).fetchone()
+        if found is None:
+            raise UnknownQueue(f"There is no queue {queue!r} in {self._path}. `dibs queues` lists those that exist.")
+        return stored
+
+    def _to_handover(self, messages: Sequence[Message]) -> Handover:
+        now = now_ms()
+        stored, queues, size = [], set(), 0
+        for message in messages:
+            length = len(message.body)
+            if length > _BODY_BYTES:
+                raise MessageTooLarge(
+                    f"Message {message.id} has {length} bytes; SQLite takes at most {_BODY_BYTES}. Nothing of the "
+                    "call was stored. Keep large data elsewhere and send its place."
+                )
+            due = message.due
+            queue = self._prefix + message.queue
+            state = rows.DELAYED if due is not None and due > now else rows.READY
+            stored.append(rows.to_row(message, queue, state=state, due=due))
+            queues.add(queue)
+            size += length + 256
+        return Handover(stored, queues, size)
+
+
+class _Opened:
+    """All that one process has open for one broker."""
+
+    def __init__(self, store: Store, *, timeout: float) -> None:
+        self.store = store
+        self.board = Board(store.directory)
+        self.commits = Commits(store, timeout=timeout)
+        #: Kept, so that one whose owner forgot it gives back its jobs at the end.
+        self.consumers: list[SqliteConsumer] = []
+        self._connection = store.connect(synchronous="FULL")
+        self._mutex = threading.Lock()
+
+    def is_usable(self) -> bool:
+        """Tell whether this is this process's own, and still the file at that path."""
+        return self.store.pid == os.getpid() and not self.store.is_gone
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for everything but sending, to one thread at a time."""
+        with self._mutex:
+            yield self._connection
+
+    def close(self) -> None:
+        """Close everything, consumers first. What a forked child has from its parent is only forgotten."""
+        if self.store.pid != os.getpid():
+            self.store.abandon()
+            return
+        with ExitStack() as stack:  # all of it, though one should fail
+            stack.callback(self.board.close)
+            stack.callback(self.store.close)
+            for consumer in self.consumers:
+                stack.callback(consumer.close)

@@ -1,0 +1,171 @@
+"""What a supervisor holds: its line to its queues, one connection and one membership among the workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+
+from dibs.brokers.sqlite import claims
+from dibs.brokers.sqlite.liveness import CLAIM_BITS, Membership
+from dibs.brokers.sqlite.store import Store
+from dibs.brokers.sqlite.wake import Board, mask_of
+from dibs.errors import BrokerError, DibsError, ReceiptLost
+from dibs.message import Delivery, now_ms
+from dibs.outcome import Done, Outcome, Released, RetryIn
+
+#: Seconds between looks for jobs whose sender woke nobody: it died first, or is no dibs.
+_LOOK_EVERY = 1.0
+
+
+class SqliteConsumer:
+    """One owner's line to its queues. Used by one thread of one process. See `dibs.broker.Consumer`."""
+
+    def __init__(self, store: Store, board: Board, queues: Sequence[str], *, prefix: str) -> None:
+        """Join the workers.
+
+        Args:
+            store: where the jobs are. The connection made here commits without an fsync: a claim or a settle that
+                a power cut undoes means that a job runs again, never that it is lost.
+            board: where it says that it waits.
+            queues: names without the namespace.
+            prefix: the namespace with its dot, or "".
+        """
+        self._pid = os.getpid()
+        self._store = store
+        self._board = board
+        self._prefix = prefix
+        # Turns by one queue per receive, so that none has precedence.
+        self._queues = [prefix + name for name in dict.fromkeys(queues)]
+        self._queues_json = json.dumps(self._queues)
+        self._mask = mask_of(self._queues)
+        self._claims = 0
+        self._has_room = True
+        self._due: int | None = None
+        #: Not closed yet.
+        self.is_open = True
+        self._connection = store.connect(synchronous="NORMAL")
+        self._membership = Membership(store, self._connection, board, self._queues)
+
+    def fileno(self) -> int:
+        """Readable when there may be something to do."""
+        return self._membership.fileno()
+
+    def timeout(self) -> float:
+        """Seconds until `receive` should be called though nothing was readable."""
+        wait = self._membership.timeout()
+        if self._has_room:
+            wait = min(wait, _LOOK_EVERY)
+            if self._due is not None:
+                wait = min(wait, max(0.0, self._due / 1000 - time.time()))
+        return wait
+
+    def receive(self, limit: int) -> list[Delivery]:
+        """Return at most `limit` deliveries, at once. See `Consumer.receive`."""
+        self._check_owner()
+        self._membership.tend()
+        got = self._claim(limit) if limit > 0 else []
+        if len(got) < limit:
+            self._board.wait(self._membership.slot, self._membership.id, self._mask)
+            # Once more: what was stored between the look and the word on the board woke nobody.
+            got += self._claim_more(got, limit)
+        self._has_room = len(got) < limit
+        if not self._has_room:
+            self._board.clear(self._membership.slot)
+        return got
+
+    def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Record outcomes in one transaction. See `Consumer.settle`."""
+        self._check_owner()
+        mine = [(delivery, outcome) for delivery, outcome in outcomes if self._made(delivery)]
+        lost = [delivery for delivery, _ in outcomes if not self._made(delivery)]
+        if mine:
+            name = self._membership.name
+            with self._store.write(self._connection, size=_size(mine)):
+                lost += claims.settle(self._connection, mine, prefix=self._prefix, worker=name)
+        again = [
+            self._prefix + each.message.queue for each, outcome in mine if isinstance(outcome, RetryIn | Released)
+        ]
+        if again:  # this worker may have no room for them
+            self._board.wake(again, len(again))
+        if lost:
+            raise ReceiptLost(
+                f"{len(lost)} of {len(outcomes)} deliveries were not this worker's any more; their outcome was "
+                f"refused, nothing was changed for them: {', '.join(each.message.id for each in lost[:5])}.",
+                deliveries=lost,
+            )
+
+    def keep_open(self) -> Sequence[int]:
+        """Descriptors that every executor holds open while it lives: the lock, and the FIFO that others watch."""
+        return self._membership.keep_open()
+
+    def close(self) -> None:
+        """Give back what is held, and go. Safe to call twice."""
+        if not self.is_open:
+            return
+        self._check_owner()
+        self.is_open = False
+        try:
+            self._membership.leave()
+        finally:
+            self._store.disconnect(self._connection)
+
+    def _claim_more(self, got: Sequence[Delivery], limit: int) -> list[Delivery]:
+        try:
+            return self._claim(limit - len(got))
+        except BrokerError:
+            if not got:
+                raise
+            return []  # what was claimed must reach the owner; the next call says what is wrong
+
+    def _claim(self, limit: int) -> list[Delivery]:
+        with self._store.read():
+            glances = claims.peek(self._connection, self._queues_json)
+        now = now_ms()
+        due = [glance.queue for glance in glances if glance.due is not None and glance.due <= now]
+        full = [glance.queue for glance in glances if glance.has_ready or glance.queue in due]
+        self._due = min(
+            (glance.due for glance in glances if glance.due is not None and glance.due > now), default=None
+        )
+        if not full:
+            return []
+        with self._store.write(self._connection, size=limit * 256):
+            for queue in due:
+                claims.promote(self._connection, queue, now)
+            return self._share(full, limit)
+
+    def _share(self, queues: list[str], limit: int) -> list[Delivery]:
+        """Take from each of these queues as much as from the others, as far as they have it."""
+        self._claims += 1
+        receipt = self._membership.id << CLAIM_BITS | self._claims
+        start = self._claims % len(queues)
+        queues = queues[start:] + queues[:start]
+        got: list[Delivery] = []
+        while queues and len(got) < limit:
+            share = -(-(limit - len(got)) // len(queues))
+            for queue in list(queues):
+                room = min(share, limit - len(got))
+                name = queue.removeprefix(self._prefix)
+                taken = claims.claim(self._connection, queue, name=name, receipt=receipt, limit=room)
+                got += taken
+                if len(taken) < share:
+                    queues.remove(queue)
+        return got
+
+    def _made(self, delivery: Delivery) -> bool:
+        """Tell whether this consumer made the receipt; a guess at another one's would fit the row."""
+        return bool(delivery.receipt[1] >> CLAIM_BITS == self._membership.id)
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._pid:
+            raise DibsError(
+                f"This consumer belongs to process {self._pid}; a forked child can't use it. Let the child call "
+                "consume() itself."
+            )
+        if not self.is_open:
+            raise DibsError("This consumer is closed.")
+
+
+def _size(outcomes: Sequence[tuple[Delivery, Outcome]]) -> int:
+    return sum(256 if isinstance(outcome, Done) else 512 + len(each.message.body) for each, outcome in outcomes)

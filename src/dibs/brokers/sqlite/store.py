@@ -1,0 +1,298 @@
+"""The database file, as one process has it open: connections, write transactions, checkpoints.
+
+Promises that a write transaction stands in line, is rolled back whatever happens, and runs only on a schema that
+this version knows; that the driver's errors leave as dibs' own. Knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from dibs.brokers.sqlite.errors import Busy, translated
+from dibs.brokers.sqlite.filesystem import check_filesystem
+from dibs.brokers.sqlite.line import Line
+from dibs.brokers.sqlite.locks import holders
+from dibs.errors import BrokerBusy, StoreUnusable
+
+#: The form of schema.sql.
+SCHEMA_VERSION = 1
+#: STRICT tables; RETURNING is from 3.35.
+_OLDEST_SQLITE = (3, 37, 0)
+#: Pages that this process may write before it copies the WAL into the database. Larger means rarer fsyncs of the
+#: database file; reading slows down as the WAL grows.
+_CHECKPOINT_PAGES = 1000
+_PAGE_BYTES = 4096
+
+_VERSION = "SELECT version FROM dibs_meta"
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite^_%' ESCAPE '^'"
+
+
+class Store:
+    """One database file, opened. Shared by the threads of one process; a forked child must make its own."""
+
+    def __init__(self, path: Path, *, timeout: float, may_create: bool, may_share: bool, is_checked: bool) -> None:
+        """Open the file, and make it or its tables where that is allowed.
+
+        Args:
+            path: of the database; symbolic links are resolved, as the files beside it must be found by all.
+            timeout: seconds that a write may wait for others.
+            may_create: make the file, should it not exist.
+            may_share: make the tables, should the file have other tables and none of dibs'.
+            is_checked: refuse network file systems.
+
+        Raises:
+            StoreUnusable: says what is wrong with the file.
+        """
+        self.pid = os.getpid()
+        self.path = Path(os.path.realpath(path))
+        self.directory = self.path.with_name(self.path.name + "-run")
+        self._timeout = timeout
+        self._connections: list[sqlite3.Connection] = []
+        self._gate: sqlite3.Connection | None = None
+        self._checkpoint_mutex = threading.Lock()
+        #: Another file has come to stand at `path`, or none: this one leads to jobs that nobody will find.
+        self.is_gone = False
+        _check_place(self.path, may_create=may_create)
+        if is_checked:
+            check_filesystem(self.path.parent)
+        with translated(self.path):
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            self.line = Line(self.directory)
+            try:
+                self._prepare(may_share=may_share)
+            except BaseException:
+                self.close()
+                raise
+            self._pages = _wal_pages(self.path)
+            self._name, self._inode = str(self.path), self.path.stat().st_ino
+
+    def connect(self, *, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
+        """Return a new connection. It ends with the store, or by `disconnect`."""
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=128,
+        )
+        self._connections.append(connection)
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        # Before 3.51.3 a checkpoint that overlaps with another connection's commit can corrupt the WAL
+        # (https://sqlite.org/wal.html#walresetbug), so none happens by itself: see `_checkpoint`.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cache_size = -16384")
+        return connection
+
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close a connection that `connect` returned."""
+        self._connections.remove(connection)
+        connection.close()
+
+    @contextmanager
+    def write(self, connection: sqlite3.Connection, *, size: int = 0) -> Iterator[None]:
+        """Run a write transaction: committed at the end of the block, rolled back if anything is raised.
+
+        Args:
+            connection: one of this store's, in no other thread's hands.
+            size: about how many bytes are written, to know when a checkpoint is due.
+
+        Raises:
+            BrokerBusy: others held the write lock all the time; names them where the system can tell.
+            StoreUnusable: the file, its disk or its schema.
+        """
+        deadline = time.monotonic() + self._timeout
+        try:
+            with translated(self.path), self.line.turn(deadline):
+                self._begin(connection, deadline)
+                try:
+                    self._check_file()
+                    self.check_version(connection)
+                    yield
+                    connection.execute("COMMIT")
+                except BaseException:
+                    _roll_back(connection)
+                    raise
+                self._count(connection, size)
+        except Busy as busy:
+            raise BrokerBusy(self._busy_text()) from busy
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Translate the errors of reads inside the block."""
+        with translated(self.path):
+            yield
+
+    def check_version(self, connection: sqlite3.Connection | sqlite3.Cursor) -> None:
+        """Raise if the schema is not this version's. Migrations of older ones have their place in `_prepare`.
+
+        Raises:
+            StoreUnusable: the file belongs to a newer dibs.
+        """
+        (version,) = connection.execute(_VERSION).fetchone()
+        if version != SCHEMA_VERSION:
+            raise StoreUnusable(
+                f"{self.path} has schema version {version}; this dibs knows version {SCHEMA_VERSION}. A newer dibs "
+                "has written it: upgrade dibs here, or name another file in DIBS_URL. Nothing was changed."
+            )
+
+    def _check_file(self) -> None:
+        try:
+            self.is_gone = os.stat(self._name).st_ino != self._inode  # noqa: PTH116  # a third of Path.stat's time
+        except FileNotFoundError:
+            self.is_gone = True
+        if self.is_gone:
+            raise StoreUnusable(
+                f"{self.path} was removed or replaced while it was open: nothing was stored. Producers open the new "
+                "file by themselves with the next call; restart the workers."
+            )
+
+    def close(self) -> None:
+        """Close all connections. The last one to close, of all processes, empties and removes the WAL."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        self.line.close()
+
+    def abandon(self) -> None:
+        """Forget, in a forked child, what is the parent's.
+
+        Its connections are never closed: that could remove the WAL under the parent's hands. One more reference
+        each keeps them from being collected.
+        """
+        for connection in self._connections:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        self.line.forget()
+
+    def _prepare(self, *, may_share: bool) -> None:
+        """Bring the file into WAL mode and see that it has dibs' tables."""
+        connection = self.connect(synchronous="FULL")
+        deadline = time.monotonic() + self._timeout
+        try:
+            with self.line.turn(deadline):
+                tables = {name for (name,) in connection.execute(_TABLES)}
+                if "dibs_meta" not in tables and tables and not may_share:
+                    raise StoreUnusable(
+                        f"{self.path} is a SQLite database but not dibs': it has the tables "
+                        f"{', '.join(sorted(tables)[:5])}. Name another file in DIBS_URL, or add ?share=1 if dibs "
+                        "shall make its tables (dibs_…) in there."
+                    )
+                if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                    connection.execute("PRAGMA journal_mode = WAL")
+                self._begin(connection, deadline)
+                try:
+                    if "dibs_meta" not in {name for (name,) in connection.execute(_TABLES)}:
+                        self._create_tables(connection)
+                    self.check_version(connection)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    _roll_back(connection)
+                    raise
+        except Busy as busy:
+            raise BrokerBusy(self._busy_text()) from busy
+        finally:
+            self.disconnect(connection)
+
+    def _create_tables(self, connection: sqlite3.Connection) -> None:
+        statement = ""
+        for line in (
+            resources.files("dibs.brokers.sqlite").joinpath("schema.sql").read_text("utf-8").splitlines(keepends=True)
+        ):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                connection.execute(statement)
+                statement = ""
+
+    def _begin(self, connection: sqlite3.Connection, deadline: float) -> None:
+        if connection.in_transaction:  # an earlier rollback failed, with a broken disk for instance
+            connection.execute("ROLLBACK")
+        left = deadline - time.monotonic()
+        is_late = left < self._timeout * 0.99
+        if is_late:
+            connection.execute(f"PRAGMA busy_timeout = {max(0, int(left * 1000))}")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise Busy from error
+            raise
+        finally:
+            if is_late:
+                connection.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
+
+    def _count(self, connection: sqlite3.Connection, size: int) -> None:
+        """Count what was written, by estimate: a commit touches a few pages of each index besides its rows."""
+        self._pages += 4 + size // _PAGE_BYTES
+        if self._pages >= _CHECKPOINT_PAGES:
+            self._pages = 0
+            with suppress(sqlite3.Error):  # the jobs are stored; the next checkpoint does this one's work
+                self._checkpoint(connection)
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Copy the WAL into the database, while holding the write lock on another connection.
+
+        So no commit of anyone can overlap with it, be it a process that passed over the line or another program.
+        """
+        with self._checkpoint_mutex:
+            if self._gate is None:
+                self._gate = self.connect(synchronous="NORMAL")
+                self._gate.execute("PRAGMA busy_timeout = 0")
+            self._gate.execute("BEGIN IMMEDIATE")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            finally:
+                _roll_back(self._gate)
+
+    def _busy_text(self) -> str:
+        shm = self.path.with_name(self.path.name + "-shm")
+        pids = holders(shm, at=120)  # the byte of the WAL's write lock, https://sqlite.org/walformat.html
+        who = f"by process {', '.join(map(str, pids))}" if pids else "by another program"
+        return (
+            f"{self.path} was locked {who} for {self._timeout:g} s: nothing was stored. If that process is stopped, "
+            "let it go on or end it; else try again later."
+        )
+
+
+def _check_place(path: Path, *, may_create: bool) -> None:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise StoreUnusable(
+            f"This Python has SQLite {sqlite3.sqlite_version}; dibs needs 3.37 or newer. Use a newer Python build."
+        )
+    if path.is_dir():
+        raise StoreUnusable(f"{path} is a directory. Name a file in DIBS_URL, such as sqlite:///{path}/dibs.db.")
+    if not path.parent.is_dir():
+        raise StoreUnusable(f"The directory {path.parent} does not exist. Make it, or correct DIBS_URL.")
+    if path.exists():
+        return
+    if not may_create:
+        raise StoreUnusable(
+            f"There is no database {path}. Start a worker, which makes it, or set DIBS_URL to the one that you mean."
+        )
+    with translated(path):
+        # SQLite gives the -wal and -shm files the database's own mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """End the transaction. Some errors have ended it already; a failing one is ended by the next `_begin`."""
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def _wal_pages(path: Path) -> int:
+    """Return how long the WAL is, so that processes too short-lived to fill it still come to empty it."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size // _PAGE_BYTES
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,171 @@
+"""Claims: what they cost, their order, and fairness among queues (P5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dibs.brokers.sqlite import SqliteBroker, claims, commits, counts, dead, liveness
+from dibs.errors import ReceiptLost, StoreUnusable
+from dibs.outcome import Dead, Done, RetryIn
+from tests.waiting import job, receive
+from tests.worlds_sqlite import SqliteWorld
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
+    """An empty broker."""
+    world = SqliteWorld(tmp_path)
+    yield world.open()
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"),
+    [
+        (claims._CLAIM, (1, "a", 1), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
+        (claims._PROMOTE, ("a", 1), "INDEX dibs_delayed (state=? AND queue=? AND due<?)"),
+        (claims._PEEK, ("[]",), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
+        (claims._PEEK, ("[]",), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
+        (claims._REMOVE, (1, 1), "INTEGER PRIMARY KEY (rowid=?)"),
+        (liveness._GIVE_BACK, (1, 1, 1), "INDEX dibs_running (state=? AND receipt>? AND receipt<?)"),
+        (dead._PAGE, ("a", 1, 1, 1), "INDEX dibs_dead (state=? AND queue=? AND died>?)"),
+        (dead._OLDEST, ("a", 1, 1), "COVERING INDEX dibs_dead (state=? AND queue=?)"),
+        (dead._PLACE, ("a", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (dead._NAMED, ("[]", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (commits._TAKEN, ("[]",), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (counts._READY, (), "COVERING INDEX dibs_ready (state=?)"),
+        (counts._DELAYED, (), "COVERING INDEX dibs_delayed (state=?)"),
+        (counts._RUNNING, (), "INDEX dibs_running (state=?)"),
+        (counts._DEAD, (), "COVERING INDEX dibs_dead (state=?)"),
+        (counts._PURGE["ready"], ("a", 1), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
+        (counts._PURGE["delayed"], ("a", 1), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
+        (counts._PURGE["dead"], ("a", 1), "COVERING INDEX dibs_dead (state=? AND queue=?)"),
+    ],
+)
+def test_each_statement_is_served_by_its_index(
+    broker: SqliteBroker, statement: str, values: tuple[Any, ...], index: str
+) -> None:
+    connection = broker._open()._connection
+
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+    assert any(index in step for step in plan), plan
+    assert not any(step.startswith("SCAN dibs_jobs") for step in plan), plan
+    # Sorting the few that are running, or named by the caller, is fine.
+    if statement not in {dead._NAMED, counts._RUNNING}:
+        assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+def test_no_queue_has_precedence(broker: SqliteBroker) -> None:
+    broker.send([job("deep") for _ in range(100)])
+    broker.send([job("a"), job("b")])
+    consumer = broker.consume(["deep", "a", "b"], limit=6)
+
+    got = consumer.receive(6)
+
+    assert sorted(delivery.message.queue for delivery in got) == ["a", "b", "deep", "deep", "deep", "deep"]
+
+
+def test_one_slot_serves_all_queues_in_turns(broker: SqliteBroker) -> None:
+    for name in ("a", "b", "c"):
+        broker.send([job(name) for _ in range(3)])
+    consumer = broker.consume(["a", "b", "c"], limit=1)
+    order = []
+
+    for _ in range(6):
+        (delivery,) = consumer.receive(1)
+        consumer.settle([(delivery, Done())])
+        order.append(delivery.message.queue)
+
+    assert {*order[:3]} == {*order[3:]} == {"a", "b", "c"}
+
+
+def test_a_batch_comes_in_order(broker: SqliteBroker) -> None:
+    broker.send([job("a", str(number).encode(), priority=number % 3) for number in range(30)])
+
+    got = broker.consume(["a"], limit=30).receive(30)
+
+    ranks = [(-delivery.message.priority, int(delivery.message.body)) for delivery in got]
+    assert ranks == sorted(ranks)
+
+
+def test_another_consumers_receipt_is_refused(broker: SqliteBroker) -> None:
+    broker.send([job("a")])
+    holder, other = broker.consume(["a"], limit=1), broker.consume(["a"], limit=1)
+    (delivery,) = receive(holder, 1)
+
+    with pytest.raises(ReceiptLost):
+        other.settle([(delivery, Done())])
+
+    holder.settle([(delivery, Done())])
+
+
+def test_of_two_outcomes_for_one_delivery_the_first_counts(broker: SqliteBroker) -> None:
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=1)
+    (delivery,) = receive(consumer, 1)
+
+    with pytest.raises(ReceiptLost) as caught:
+        consumer.settle([(delivery, RetryIn(0, delivery.message)), (delivery, Dead("failed", "boom"))])
+
+    assert caught.value.deliveries == (delivery,)
+    assert (broker.queues()[0].ready, broker.queues()[0].dead) == (1, 0)
+
+
+def test_a_settle_is_one_transaction(broker: SqliteBroker) -> None:
+    broker.send([job("a") for _ in range(50)])
+    consumer = broker.consume(["a"], limit=50)
+    got = receive(consumer, 50)
+    seen: list[str] = []
+    consumer._connection.set_trace_callback(seen.append)
+
+    consumer.settle([(delivery, Done()) for delivery in got])
+
+    assert [statement for statement in seen if statement in {"BEGIN IMMEDIATE", "COMMIT"}] == [
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+    ]
+
+
+def test_what_was_claimed_reaches_the_owner_though_the_second_look_fails(
+    broker: SqliteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=2)
+    peek, looks = claims.peek, []
+
+    def fail_second(*values: Any) -> list[claims.Glance]:
+        looks.append(values)
+        if len(looks) == 2:
+            raise StoreUnusable("a broken disk")
+        return peek(*values)
+
+    monkeypatch.setattr(claims, "peek", fail_second)
+
+    assert len(consumer.receive(2)) == 1
+    assert len(looks) == 2
+
+
+def test_paging_goes_on_from_the_beginning_when_its_place_is_gone(broker: SqliteBroker) -> None:
+    broker.send([job("a", id=str(number)) for number in range(4)])
+    consumer = broker.consume(["a"], limit=4)
+    consumer.settle([(delivery, Dead("failed", "boom")) for delivery in receive(consumer, 4)])
+    broker.drop("a", ["1"])
+
+    assert [letter.message.id for letter in broker.dead("a", limit=2, after="1")] == ["0", "2"]
+
+
+def test_replaying_more_than_a_batch_replays_each_once(broker: SqliteBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead, "BATCH", 10)
+    broker.send([job("a", str(number).encode()) for number in range(25)])
+    consumer = broker.consume(["a"], limit=25)
+    consumer.settle([(delivery, Dead("failed", "boom")) for delivery in receive(consumer, 25)])
+
+    assert broker.replay("a") == 25
+
+    got = receive(consumer, 25)
+    assert [int(delivery.message.body) for delivery in got] == list(range(25))
