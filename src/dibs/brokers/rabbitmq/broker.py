@@ -1,0 +1,223 @@
+"""`RabbitBroker`: the contract of `Broker`, put together from a publisher, consumers and the dead letters."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from pika import exceptions
+
+from dibs.broker import Capabilities, Queue, QueueInfo, State
+from dibs.brokers.rabbitmq import faults, login, wire
+from dibs.brokers.rabbitmq.channel import Channel, Connection
+from dibs.brokers.rabbitmq.consumer import RabbitConsumer
+from dibs.brokers.rabbitmq.deadletters import DeadLetters
+from dibs.brokers.rabbitmq.flight import Flight, flight_of
+from dibs.brokers.rabbitmq.intake import Intake
+from dibs.brokers.rabbitmq.publisher import Publisher
+from dibs.brokers.rabbitmq.topology import DELAY_STEP, Names, Topology
+from dibs.errors import MessageTooLarge, UnknownQueue, UsageError
+from dibs.message import DEAD_SUFFIX, Message
+from dibs.outcome import DeadLetter
+from dibs.url import Address
+
+#: The largest body that every server takes; RabbitMQ before 4.0 takes more.
+_BODY_BYTES, _OLD_BODY_BYTES = 16 * 1024 * 1024, 128 * 1024 * 1024
+
+
+class RabbitBroker:
+    """The queues of one virtual host, or of one namespace in it. See `Broker`."""
+
+    def __init__(self, address: Address, *, namespace: str, handover_timeout: float, may_declare: bool) -> None:
+        """Check the address. Nothing is opened before first use."""
+        login.check(address)
+        self._address = address
+        self._names = Names(namespace)
+        self._timeout = handover_timeout
+        self._may_declare = may_declare
+        #: How each queue that this object was told of is to be made.
+        self._types: dict[str, str] = {}
+        self._known: set[str] = set()
+        self._capabilities: Capabilities | None = None
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._open_publisher: Publisher | None = None
+        self._inherited: Publisher | None = None
+        self._consumers: list[RabbitConsumer] = []
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+        return self._address.masked
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do, by its version. Connects to know it."""
+        publisher = self._publisher()
+        if self._capabilities is None:
+            version = publisher.link.run(_version, self._timeout, "being asked for its version")
+            self._capabilities = _capabilities(version)
+        return self._capabilities
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make these queues. See `Broker.declare`."""
+        names = [queue.name for queue in queues]
+        self._types.update((queue.name, queue.type) for queue in queues)
+        publisher = self._publisher()
+        publisher.link.run(
+            partial(publisher.topology.ensure, queues=names), self._timeout, f"declaring {', '.join(names)}"
+        )
+        self._known.update(names)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Hand messages over. See `Broker.send`."""
+        if not messages:
+            return
+        publisher = self._publisher()
+        flight = flight_of(messages, self._names)
+        self._known |= flight.queues
+        self._check_sizes(flight, publisher)
+        publisher.hand_over(flight, self._timeout)
+
+    def consume(self, queues: Sequence[str], *, limit: int) -> RabbitConsumer:
+        """Begin to receive from these queues. See `Broker.consume`."""
+        topology = Topology(self._names, self._types, may_declare=self._may_declare)
+        intake = Intake(self._address, topology, queues, limit)
+        consumer = RabbitConsumer(intake, self._names, self._publisher, handover_timeout=self._timeout)
+        self._known.update(queues)
+        self._consumers = [*(known for known in self._consumers if not known.is_closed), consumer]
+        return consumer
+
+    def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
+        """Return the queues that this object was told of, and those named. AMQP has no way to ask for others."""
+        wanted = sorted(self._known.union(names))
+        counts = self._publisher().link.run(partial(self._count, wanted), self._timeout, "counting messages")
+        return [
+            QueueInfo(name=queue, ready=ready, running=None, delayed=None, dead=dead, consumers=consumers)
+            for queue, (ready, consumers), (dead, _) in counts
+        ]
+
+    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """Return dead letters of `queue`, oldest first. See `Broker.dead`."""
+        return self._dead_letters(queue).browse(limit=limit, after=after)
+
+    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+        """Put dead letters back into their queue. See `Broker.replay`."""
+        return self._dead_letters(queue).replay(ids)
+
+    def drop(self, queue: str, ids: Collection[str]) -> int:
+        """Delete these dead letters for good."""
+        return self._dead_letters(queue).drop(ids)
+
+    def purge(self, queue: str, *, state: State) -> int:
+        """Delete all messages of `queue` that are ready or dead. See `Broker.purge`."""
+        if state == "delayed":
+            raise UsageError("RabbitMQ can't purge delayed messages: those of all queues wait in the same places.")
+        name = self._names.stored(queue) if state == "ready" else self._names.dead(queue)
+        return self._publisher().link.run(partial(_purge, name=name, queue=queue), self._timeout, f"purging {name}")
+
+    def close(self) -> None:
+        """Close what was opened here, consumers first: they may still have outcomes to publish."""
+        if os.getpid() != self._pid:
+            return
+        for consumer in self._consumers:
+            consumer.close()
+        if self._open_publisher is not None:
+            self._open_publisher.close()
+            self._open_publisher = None
+
+    def _publisher(self) -> Publisher:
+        """Return this process's publisher, made at its first use.
+
+        A forked child has the parent's sockets too, and its lock in whatever state: it leaves all of that alone.
+        """
+        if os.getpid() != self._pid:
+            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._inherited, self._open_publisher = (
+                self._open_publisher,
+                None,
+            )  # kept, so that nothing of it is closed
+        with self._lock:
+            if self._open_publisher is None:
+                topology = Topology(self._names, self._types, may_declare=self._may_declare)
+                self._open_publisher = Publisher(self._address, topology)
+            return self._open_publisher
+
+    def _dead_letters(self, queue: str) -> DeadLetters:
+        return DeadLetters(queue, self._names, self._publisher(), self._timeout)
+
+    def _check_sizes(self, flight: Flight, publisher: Publisher) -> None:
+        """Refuse what the server would answer by closing the channel, or the connection, of everybody."""
+        for letter in flight.letters:
+            if len(letter.header) > wire.HEADER_BYTES:
+                raise MessageTooLarge(
+                    f"Message {letter.id} has {len(letter.header)} bytes of headers and properties; "
+                    f"at most {wire.HEADER_BYTES} fit. Put large values into the body."
+                )
+        largest = max(flight.letters, key=lambda letter: len(letter.body))
+        limit = publisher.body_bytes or _BODY_BYTES
+        if len(largest.body) > limit:
+            limit = publisher.body_bytes or self.capabilities.body_bytes
+        if len(largest.body) > limit:
+            raise MessageTooLarge(
+                f"Message {largest.id} has {len(largest.body)} bytes; {self.location} takes at most {limit}. "
+                "Store large payloads elsewhere, and send where they are."
+            )
+
+    async def _count(
+        self, queues: Sequence[str], connection: Connection
+    ) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
+        counts = []
+        for queue in queues:
+            name = self._names.stored(queue)
+            ready, dead = await _depth(connection, name), await _depth(connection, name + DEAD_SUFFIX)
+            if ready is not None:
+                counts.append((queue, ready, dead or (0, 0)))
+        return counts
+
+
+async def _version(connection: Connection) -> str:
+    return str((connection.server_properties or {}).get("version", "0"))
+
+
+async def _depth(connection: Connection, name: str) -> tuple[int, int] | None:
+    """Return how many messages are ready and how many consumers there are; None: there is no such queue."""
+    channel = await Channel.open(connection)
+    try:
+        declared = await channel.call(channel.raw.queue_declare, queue=name, passive=True)
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code == faults.NOT_FOUND:
+            return None
+        raise
+    await channel.close()
+    return declared.message_count, declared.consumer_count
+
+
+async def _purge(connection: Connection, name: str, queue: str) -> int:
+    channel = await Channel.open(connection)
+    try:
+        purged = await channel.call(channel.raw.queue_purge, queue=name)
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code == faults.NOT_FOUND:
+            raise UnknownQueue(f"There is no queue {queue!r}.") from error
+        raise
+    await channel.close()
+    return int(purged.message_count)
+
+
+def _capabilities(version: str) -> Capabilities:
+    major, minor = (int(part) for part in re.findall(r"\d+", version + ".0.0")[:2])
+    return Capabilities(
+        server=f"RabbitMQ {version}",
+        is_durable=True,
+        is_shared=True,
+        priorities=1 if major < 4 else 2 if (major, minor) < (4, 3) else 10,
+        delay_step=DELAY_STEP,
+        has_atomic_settle=False,
+        refuses_duplicates=False,
+        counts_held=False,
+        body_bytes=_OLD_BODY_BYTES if major < 4 else _BODY_BYTES,
+    )

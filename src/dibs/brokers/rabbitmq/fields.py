@@ -1,0 +1,242 @@
+"""The AMQP 0-9-1 form of messages: properties to bytes and back, and the frames of a publish.
+
+Why not pika's own: it raises while reading a timestamp outside datetime's range or a NaN, which kills the
+connection, and the message comes back for ever; it turns every float header into an int; and it can't write
+a float. Reading here never fails. It knows AMQP's types only, nothing of what dibs puts into them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+#: The properties in wire order, each with the bit that says that it is there.
+_FLAGS = {
+    "content_type": 1 << 15,
+    "content_encoding": 1 << 14,
+    "headers": 1 << 13,
+    "delivery_mode": 1 << 12,
+    "priority": 1 << 11,
+    "correlation_id": 1 << 10,
+    "reply_to": 1 << 9,
+    "expiration": 1 << 8,
+    "message_id": 1 << 7,
+    "timestamp": 1 << 6,
+    "type": 1 << 5,
+    "user_id": 1 << 4,
+    "app_id": 1 << 3,
+    "cluster_id": 1 << 2,
+}
+#: Longest text of a string property, in bytes: its length is one byte.
+SHORT_STRING_BYTES = 255
+
+#: Type, channel and size of a frame. Its payload follows, and the byte 0xCE.
+_FRAME = struct.Struct(">BHI")
+
+_NUMBERS = {
+    b"b": ">b",
+    b"B": ">B",
+    b"U": ">h",
+    b"s": ">h",  # RabbitMQ and the errata: 's' is a short int, not a short string
+    b"u": ">H",
+    b"I": ">i",
+    b"i": ">I",
+    b"L": ">q",
+    b"l": ">q",
+    b"f": ">f",
+    b"d": ">d",
+}
+
+
+def encode(properties: Mapping[str, Any]) -> bytes:
+    """Return properties as the payload of a content header frame, behind its sizes.
+
+    `headers` is a table, `delivery_mode`, `priority` and `timestamp` are numbers, all others are text.
+    """
+    flags, pieces = 0, [b""]
+    for name, flag in _FLAGS.items():
+        value = properties.get(name)
+        if value is None:
+            continue
+        flags |= flag
+        match name:
+            case "headers":
+                pieces.append(_encode_table(value))
+            case "delivery_mode" | "priority":
+                pieces.append(bytes((value,)))
+            case "timestamp":
+                pieces.append(struct.pack(">Q", value))
+            case _:
+                pieces.append(_encode_short(value))
+    pieces[0] = struct.pack(">H", flags)
+    return b"".join(pieces)
+
+
+def publish_frames(
+    channel: int, exchange: str, routing_key: str, header: bytes, body: bytes, frame_bytes: int
+) -> bytes:
+    """Return all frames of one mandatory `basic.publish`.
+
+    In one piece, for one system call: pika sends each frame on its own, and the server wakes up for each.
+
+    Args:
+        channel: its number.
+        exchange: its name.
+        routing_key: of the message.
+        header: the properties, as `encode` returns them.
+        body: of the message.
+        frame_bytes: the largest frame that was agreed on with the server.
+    """
+    method = b"\x00\x3c\x00\x28\x00\x00" + _encode_short(exchange) + _encode_short(routing_key) + b"\x01"
+    content = b"\x00\x3c\x00\x00" + struct.pack(">Q", len(body)) + header
+    pieces = [
+        _FRAME.pack(1, channel, len(method)),
+        method,
+        b"\xce",
+        _FRAME.pack(2, channel, len(content)),
+        content,
+        b"\xce",
+    ]
+    room = frame_bytes - _FRAME.size - 1
+    for start in range(0, len(body), room):
+        part = body if len(body) <= room else body[start : start + room]
+        pieces += (_FRAME.pack(3, channel, len(part)), part, b"\xce")
+    return b"".join(pieces)
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Return the properties in a content header frame's payload, those that are there. Never fails.
+
+    Values are plain: text, numbers, truth, None, lists and dicts; times become ISO 8601 text, or the number of
+    seconds where no calendar has them.
+    """
+    properties: dict[str, Any] = {}
+    try:
+        flags, offset = struct.unpack_from(">H", data)[0], 2
+        for name, flag in _FLAGS.items():
+            if not flags & flag:
+                continue
+            match name:
+                case "headers":
+                    properties[name], offset = _decode_table(data, offset)
+                case "delivery_mode" | "priority":
+                    properties[name], offset = data[offset], offset + 1
+                case "timestamp":
+                    properties[name], offset = struct.unpack_from(">Q", data, offset)[0], offset + 8
+                case _:
+                    properties[name], offset = _decode_short(data, offset)
+    except (struct.error, IndexError, RecursionError):
+        pass  # cut short or nested without end: what was read until there is all that can be known
+    return properties
+
+
+def _encode_short(text: str) -> bytes:
+    data = text.encode("utf-8", "replace")[:SHORT_STRING_BYTES]
+    return bytes((len(data),)) + data
+
+
+def _encode_table(table: Mapping[str, Any]) -> bytes:
+    data = b"".join(_encode_short(str(name)) + _encode_value(value) for name, value in table.items())
+    return struct.pack(">I", len(data)) + data
+
+
+def _encode_value(value: Any) -> bytes:
+    encoder = _ENCODERS.get(type(value))
+    if encoder is not None:
+        return encoder(value)
+    return _encode_text(str(value))  # a type that AMQP does not have: better readable than refused
+
+
+def _encode_text(value: str) -> bytes:
+    data = value.encode("utf-8", "replace")
+    return struct.pack(">cI", b"S", len(data)) + data
+
+
+def _encode_int(value: int) -> bytes:
+    if -(1 << 31) <= value < 1 << 31:
+        return struct.pack(">ci", b"I", value)
+    if -(1 << 63) <= value < 1 << 63:
+        return struct.pack(">cq", b"l", value)
+    return _encode_text(str(value))
+
+
+def _encode_list(values: list[Any]) -> bytes:
+    data = b"".join(map(_encode_value, values))
+    return struct.pack(">cI", b"A", len(data)) + data
+
+
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    str: _encode_text,
+    bytes: lambda value: struct.pack(">cI", b"x", len(value)) + value,
+    bool: lambda value: struct.pack(">c?", b"t", value),
+    int: _encode_int,
+    float: lambda value: struct.pack(">cd", b"d", value),
+    type(None): lambda _: b"V",
+    dict: lambda value: b"F" + _encode_table(value),
+    list: _encode_list,
+    tuple: _encode_list,
+}
+
+
+def _decode_short(data: bytes, offset: int) -> tuple[str, int]:
+    end = offset + 1 + data[offset]
+    return _text(data[offset + 1 : end]), end
+
+
+def _decode_table(data: bytes, offset: int) -> tuple[dict[str, Any], int]:
+    table: dict[str, Any] = {}
+    end = offset + 4 + int(struct.unpack_from(">I", data, offset)[0])
+    offset += 4
+    while offset < end:
+        name, offset = _decode_short(data, offset)
+        table[name], offset = _decode_value(data, offset)
+    return table, end
+
+
+def _decode_value(data: bytes, offset: int) -> tuple[Any, int]:
+    kind, offset = data[offset : offset + 1], offset + 1
+    if kind in _NUMBERS:
+        form = _NUMBERS[kind]
+        return struct.unpack_from(form, data, offset)[0], offset + struct.calcsize(form)
+    match kind:
+        case b"S" | b"x":
+            end = offset + 4 + struct.unpack_from(">I", data, offset)[0]
+            return _text(data[offset + 4 : end]), end
+        case b"t":
+            return data[offset] != 0, offset + 1
+        case b"T":
+            return _time(struct.unpack_from(">Q", data, offset)[0]), offset + 8
+        case b"F":
+            return _decode_table(data, offset)
+        case b"A":
+            return _decode_list(data, offset)
+        case b"D":
+            scale, number = struct.unpack_from(">Bi", data, offset)
+            return str(Decimal(number).scaleb(-scale)), offset + 5
+        case b"V":
+            return None, offset
+    raise IndexError(f"unknown field type {kind!r}")  # its length is unknown too, so reading ends here
+
+
+def _decode_list(data: bytes, offset: int) -> tuple[list[Any], int]:
+    values = []
+    end = offset + 4 + int(struct.unpack_from(">I", data, offset)[0])
+    offset += 4
+    while offset < end:
+        value, offset = _decode_value(data, offset)
+        values.append(value)
+    return values, end
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _time(seconds: int) -> str | int:
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return seconds

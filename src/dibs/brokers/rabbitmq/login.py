@@ -1,0 +1,71 @@
+"""From an address to what pika wants to know for logging in."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pika
+
+from dibs.errors import BadURL
+from dibs.url import Address, check_options
+
+#: Seconds between signs of life. A frozen peer is noticed after three of them at the latest.
+_HEARTBEAT = 15
+#: Seconds for a TCP connect, and for the whole login.
+_CONNECT_TIMEOUT = 5.0
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_OPTIONS = {"amqp": {"heartbeat"}, "amqps": {"heartbeat", "cacert", "cert", "key"}}
+
+
+def check(address: Address) -> None:
+    """Raise if the address has an option that is unknown or makes no sense. Opens nothing.
+
+    Raises:
+        BadURL: says which one.
+    """
+    check_options(address, _OPTIONS[address.scheme])
+    heartbeat = address.options.get("heartbeat", str(_HEARTBEAT))
+    if not (heartbeat.isdigit() and 1 <= int(heartbeat) <= 3600):
+        raise BadURL(f"{address.masked}: heartbeat={heartbeat} is not a number of seconds from 1 to 3600.")
+    if ("cert" in address.options) != ("key" in address.options):
+        raise BadURL(f"{address.masked}: cert and key belong together; one of them is missing.")
+
+
+def parameters(address: Address, role: str) -> list[pika.ConnectionParameters]:
+    """Return the parameters of each host, in the order given.
+
+    Raises:
+        BadURL: a certificate or key can't be read.
+    """
+    context = _tls(address) if address.scheme == "amqps" else None
+    user = "guest" if address.user is None else address.user
+    password = "guest" if address.user is None and address.password is None else address.password or ""
+    return [
+        pika.ConnectionParameters(
+            host=host,
+            port=port or _PORTS[address.scheme],
+            virtual_host=address.path or "/",
+            credentials=pika.PlainCredentials(user, password),
+            heartbeat=int(address.options.get("heartbeat", _HEARTBEAT)),
+            socket_timeout=_CONNECT_TIMEOUT,
+            stack_timeout=_CONNECT_TIMEOUT * 2,
+            ssl_options=None if context is None else pika.SSLOptions(context, host),
+            client_properties={"connection_name": f"dibs {role}"},
+        )
+        for host, port in address.hosts
+    ]
+
+
+def _tls(address: Address) -> ssl.SSLContext:
+    cacert, cert, key = (address.options.get(name) for name in ("cacert", "cert", "key"))
+    for path in (cacert, cert, key):
+        if path is not None and not Path(path).is_file():
+            raise BadURL(f"{address.masked}: there is no file {path!r}.")
+    try:
+        context = ssl.create_default_context(cafile=cacert)
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadURL(f"{address.masked}: a certificate or key can't be used: {error}.") from error
+    return context

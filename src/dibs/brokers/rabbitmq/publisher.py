@@ -1,0 +1,296 @@
+"""Hands messages over: pipelined, each one confirmed, returned or refused by the server, and mended where it can be.
+
+Declaring and trying again what came back, waiting and trying again what was refused, sending again what a lost
+connection left open: all of it goes on on the I/O thread, until the caller gives up waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pika import exceptions, spec
+
+from dibs.brokers.rabbitmq import faults, fields
+from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
+from dibs.brokers.rabbitmq.flight import Flight, State
+from dibs.brokers.rabbitmq.link import Link
+from dibs.brokers.rabbitmq.topology import Topology
+from dibs.errors import AccessRefused, BrokerBusy, BrokerError, BrokerUnavailable, DibsError, MessageTooLarge
+from dibs.url import Address
+
+#: How many messages, and how many bytes of bodies, may be on their way unconfirmed.
+_WINDOW, _WINDOW_BYTES = 2000, 16 * 1024 * 1024
+#: How many messages of a flight are published before it is the next one's turn.
+_TURN = 100
+#: Seconds before what failed is tried again: doubles from the first to the second.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+#: How long the I/O thread may take to say what became of a flight that the caller gives up.
+_RECALL_TIMEOUT = 1.0
+
+
+class Publisher:
+    """The publishing side of a broker: one link, one channel in confirm mode, shared by all threads."""
+
+    def __init__(self, address: Address, topology: Topology) -> None:
+        self.topology = topology
+        #: Flights that are not over, by their nonce.
+        self._flights: dict[str, Flight] = {}
+        self._ready: deque[tuple[Flight, deque[int]]] = deque()
+        self._awaited: dict[int, tuple[Flight, int]] = {}
+        self._channel: Channel | None = None
+        self._is_blocked = False
+        #: Delivery tags of this channel: the next one, and the lowest that may be unanswered.
+        self._next_tag = self._lowest_tag = 1
+        self._window_bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: The largest body that the server takes, once it has said so.
+        self.body_bytes: int | None = None
+        self.link = Link(address, "publisher", self)
+
+    def hand_over(self, flight: Flight, timeout: float) -> None:
+        """Publish a flight, and wait until all of it is stored.
+
+        Raises:
+            BrokerError: what the contract of `Broker.send` says.
+        """
+        landed = threading.Event()
+        self.link.post(self.submit, flight, landed.set)
+        if not landed.wait(timeout):
+            recalled = threading.Event()
+            self.link.post(self._recall, flight, recalled)
+            recalled.wait(_RECALL_TIMEOUT)
+        if not flight.is_stored:
+            raise flight.failure(self.link.location, timeout, self.link.trouble)
+
+    def close(self) -> None:
+        """Close the connection. Who still waits for a confirm is told."""
+        self.link.close()
+        for flight in tuple(self._flights.values()):  # the I/O thread has ended
+            self._fail(flight, BrokerUnavailable(f"The connection to {self.link.location} was closed meanwhile."))
+
+    # What follows runs on the I/O thread.
+
+    def submit(self, flight: Flight, on_over: Callable[[], object]) -> None:
+        """Begin to hand a flight over. `on_over` is called when all is stored, or more tries make no sense."""
+        flight.on_over = on_over
+        self._flights[flight.nonce] = flight
+        self.link.ask()
+        self._advance(flight)
+
+    def recall(self, flight: Flight) -> None:
+        """Stop trying. What was sent may still be stored."""
+        self._flights.pop(flight.nonce, None)
+        flight.is_over = True
+
+    def on_open(self, connection: Connection) -> None:
+        """Open the confirm channel of a new connection, and send what waits."""
+        self.topology.forget()
+        self._is_blocked = False
+        connection.add_on_connection_blocked_callback(lambda *_: self._block())
+        connection.add_on_connection_unblocked_callback(lambda *_: self._unblock())
+        self._spawn(self._open_channel(connection, 0))
+
+    def on_lost(self, error: BaseException) -> None:
+        """Count what is unanswered as in doubt: the next connection sends it again."""
+        if self._channel is not None:
+            self._on_channel_closed(error)
+
+    def on_refused(self, error: AccessRefused) -> None:
+        """Fail all that waits: no patience mends a wrong password."""
+        for flight in tuple(self._flights.values()):
+            self._fail(flight, error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself keeps no hold of it
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open_channel(self, connection: Connection, pause: float) -> None:
+        await asyncio.sleep(pause)
+        try:
+            channel = await Channel.open(connection)
+            connection.on_confirm = self._on_confirm
+            await channel.call(channel.raw.confirm_delivery, ack_nack_callback=self._on_confirm)
+        except exceptions.AMQPError:
+            if connection.is_open:  # else the next one opens its own
+                self._spawn(self._open_channel(connection, _LONGEST_PAUSE))
+            return
+        channel.raw.add_on_return_callback(self._on_return)
+        self._next_tag = self._lowest_tag = 1
+        self._channel = channel
+        channel.watch(self._on_channel_closed)
+        for flight in tuple(self._flights.values()):
+            if not flight.is_mended:
+                self._advance(flight)
+
+    def _advance(self, flight: Flight) -> None:
+        """Send what of a flight is not stored; declare first what it needs."""
+        if self._channel is None or flight.is_over:
+            return  # `_open_channel` comes back to it
+        if not self.topology.has(flight.queues, flight.delayed, flight.levels):
+            self._begin_to_mend(flight, 0.0)
+            return
+        todo = deque(flight.unstored())
+        flight.unanswered = len(todo)
+        self._ready.append((flight, todo))
+        self._pump()
+
+    def _pump(self) -> None:
+        """Publish as much as the window has room for."""
+        channel, ready = self._channel, self._ready
+        if channel is None or not channel.is_open:
+            return
+        letters: list[Letter] = []
+        while ready and len(self._awaited) < _WINDOW and self._window_bytes < _WINDOW_BYTES:
+            flight, todo = ready[0]
+            if flight.is_over or not todo:
+                ready.popleft()
+            elif self._is_blocked:
+                flight.trouble = BrokerBusy(f"{self.link.location} takes no messages: it is short of memory or disk.")
+                break
+            else:
+                index = todo.popleft()
+                letter = flight.letters[index]
+                flight.states[index] = State.SENT
+                self._awaited[self._next_tag] = flight, index
+                self._next_tag += 1
+                self._window_bytes += len(letter.body)
+                letters.append(letter)
+                if len(letters) % _TURN == 0:
+                    ready.rotate(-1)  # so that a large flight lets small ones pass
+        if letters:
+            channel.publish(letters)
+
+    def _on_confirm(self, method: Any) -> None:
+        state = State.STORED if isinstance(method, spec.Basic.Ack) else State.REFUSED
+        tag = method.delivery_tag
+        for answered in range(self._lowest_tag, tag + 1) if method.multiple else (tag,):
+            self._answer(answered, state)
+        if method.multiple:
+            self._lowest_tag = tag + 1
+        self._pump()
+
+    def _answer(self, tag: int, state: State) -> None:
+        entry = self._awaited.pop(tag, None)
+        if entry is None:
+            return  # answered on its own before a "multiple" that spans it
+        flight, index = entry
+        self._window_bytes -= len(flight.letters[index].body)
+        if flight.states[index] != State.RETURNED:  # the server confirms what it returned, too
+            flight.states[index] = state
+        flight.unanswered -= 1
+        if not flight.unanswered:
+            self._land(flight)
+
+    def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
+        put = fields.decode(properties.data)["headers"]["dibs-put"]
+        nonce, _, index = put.rpartition("-")
+        if nonce in self._flights:
+            self._flights[nonce].states[int(index)] = State.RETURNED
+
+    def _land(self, flight: Flight) -> None:
+        """End a round in which each letter was answered for."""
+        if flight.is_over:
+            return
+        if flight.is_stored:
+            self._finish(flight)
+            return
+        if State.RETURNED in flight.states:
+            queues = ", ".join(sorted(flight.queues))
+            text = f"{self.link.location} has no queue for a message to one of: {queues}."
+            flight.trouble = BrokerError(text)
+            if not self.topology.may_declare:
+                self._fail(flight, BrokerError(f"{text} This user may not make it (declare=False)."))
+                return
+            self.topology.forget(flight.queues)
+        else:
+            flight.trouble = BrokerBusy(
+                f"{self.link.location} refused messages for now: a queue is full or has no leader."
+            )
+        self._begin_to_mend(flight, self._pause(flight))
+
+    def _begin_to_mend(self, flight: Flight, pause: float) -> None:
+        flight.is_mended = True  # so that a new channel leaves it to the task
+        self._spawn(self._mend(flight, pause))
+
+    async def _mend(self, flight: Flight, pause: float) -> None:
+        """Wait, declare what a flight needs, and send it."""
+        try:
+            await asyncio.sleep(pause)
+            channel = self._channel
+            if channel is not None and not flight.is_over:
+                await self.topology.ensure(channel.connection, flight.queues, flight.delayed, flight.levels)
+        except exceptions.AMQPError as error:
+            trouble = faults.from_channel(error, self.link.location, f"declaring {', '.join(sorted(flight.queues))}")
+            if not isinstance(trouble, BrokerUnavailable):
+                self._fail(flight, trouble)
+                return
+            flight.trouble = trouble
+            await asyncio.sleep(self._pause(flight))
+        except DibsError as error:
+            self._fail(flight, error)
+            return
+        finally:
+            flight.is_mended = False
+        self._advance(flight)
+
+    def _on_channel_closed(self, reason: BaseException) -> None:
+        """Take back what is unanswered, and open the next channel if the connection lives."""
+        channel, self._channel = self._channel, None
+        text, code = faults.text_of(reason), faults.code_of(reason)
+        limit = re.search(r"larger than configured max size (\d+)", text)
+        if limit is not None:
+            self.body_bytes = int(limit[1])
+        hit: set[Flight] = set()
+        for flight, index in self._awaited.values():
+            letter = flight.letters[index]
+            is_refused = code in {faults.ACCESS_REFUSED, faults.NOT_FOUND} and f"'{letter.exchange}'" in text
+            if is_refused or (limit is not None and len(letter.body) > int(limit[1])):
+                hit.add(flight)  # not stored, and in no doubt: the server refused this very publish
+            else:
+                flight.doubtful.add(index)
+            flight.states[index] = State.WAITING
+        self._awaited.clear()
+        self._ready.clear()
+        self._window_bytes = 0
+        for flight in hit:
+            self._on_hit(flight, code, reason)
+        if channel is not None and channel.connection.is_open:
+            self.topology.forget()
+            self._spawn(self._open_channel(channel.connection, _FIRST_PAUSE))
+
+    def _on_hit(self, flight: Flight, code: int, reason: BaseException) -> None:
+        if code == faults.PRECONDITION_FAILED:
+            self._fail(flight, MessageTooLarge(f"{self.link.location}: {faults.text_of(reason)}."))
+        elif code == faults.ACCESS_REFUSED or not self.topology.may_declare:
+            self._fail(flight, faults.from_channel(reason, self.link.location, "publishing"))
+
+    def _fail(self, flight: Flight, error: DibsError) -> None:
+        flight.error = error
+        self._finish(flight)
+
+    def _finish(self, flight: Flight) -> None:
+        self.recall(flight)
+        flight.on_over()
+
+    def _pause(self, flight: Flight) -> float:
+        pause: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(flight.failures, 10))
+        flight.failures += 1
+        return pause * random.uniform(0.5, 1.0)
+
+    def _block(self) -> None:
+        self._is_blocked = True
+
+    def _unblock(self) -> None:
+        self._is_blocked = False
+        self._pump()
+
+    def _recall(self, flight: Flight, recalled: threading.Event) -> None:
+        self.recall(flight)
+        recalled.set()

@@ -1,0 +1,227 @@
+"""What must exist in the server before a message can go its way: names, arguments, declares and bindings.
+
+Declares only what is missing, once per connection; never redeclares a queue into another form and never
+deletes one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pika import exceptions
+
+from dibs.brokers.rabbitmq import faults
+from dibs.brokers.rabbitmq.channel import Channel, Connection
+from dibs.brokers.rabbitmq.fields import SHORT_STRING_BYTES
+from dibs.errors import BadName, BadOption, QueueMismatch
+from dibs.message import DEAD_SUFFIX
+
+_log = logging.getLogger("dibs.rabbitmq")
+
+#: Seconds of the first delay level; each further one is twice as long.
+DELAY_STEP = 0.125
+#: How many levels there are: together they reach over 388 days.
+LEVELS = 28
+LONGEST_DELAY = DELAY_STEP * (2**LEVELS - 1)
+
+#: RabbitMQ 4.x drops a message after 20 returns unless told otherwise, and browsing the dead counts as one;
+#: 3.10 reads -1, which is "never" on 4.x, as "at once".
+_MANY_RETURNS = 2**31 - 1
+#: Milliseconds that a job may run: 30 years. Understood from 3.12 on; 0 would mean "at once".
+_LONG_RUN = 10**12
+_QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": _MANY_RETURNS, "x-consumer-timeout": _LONG_RUN}
+
+
+class Names:
+    """What things of one namespace are called in the server."""
+
+    def __init__(self, namespace: str) -> None:
+        self._prefix = f"{namespace}." if namespace else ""
+        #: The exchange that jobs are published to.
+        self.exchange = f"{self._prefix}dibs"
+        #: The exchange at the end of a delay, and where it sends what has no queue any more.
+        self.due = f"{self._prefix}dibs.delay.due"
+        self.lost = f"{self._prefix}dibs.delay.lost"
+        self.lost_queue = f"{self._prefix}dibs{DEAD_SUFFIX}"
+
+    def stored(self, queue: str) -> str:
+        """Return the name under which the server has `queue`.
+
+        Raises:
+            BadName: with the namespace it is too long for the routing key of a delayed message.
+        """
+        name = self._prefix + queue
+        limit = SHORT_STRING_BYTES - 2 * LEVELS
+        if len(name.encode()) > limit:
+            raise BadName(f"Queue {name!r} has {len(name.encode())} bytes with its namespace; at most {limit} fit.")
+        return name
+
+    def dead(self, queue: str) -> str:
+        """Return the name of the queue that holds the dead letters of `queue`."""
+        return self.stored(queue) + DEAD_SUFFIX
+
+    def level(self, number: int) -> str:
+        """Return the name of a delay level's exchange, and of its queue."""
+        return f"{self._prefix}dibs.delay.{number:02}"
+
+    def delayed_route(self, queue: str, steps: int) -> tuple[str, str]:
+        """Return exchange and routing key that bring a message to `queue` after `steps` delay steps."""
+        bits = ".".join(f"{steps:0{LEVELS}b}")
+        return self.level(steps.bit_length() - 1), f"{bits}.{self.stored(queue)}"
+
+    def undelayed(self, routing_key: str) -> str:
+        """Return the queue that a delayed message's routing key leads to."""
+        return routing_key.split(".", LEVELS)[-1].removeprefix(self._prefix)
+
+
+def steps_of(delay: float) -> int:
+    """Return the delay in steps, rounded up; 0: too short to be one.
+
+    Raises:
+        BadOption: it is longer than the levels reach.
+    """
+    if delay > LONGEST_DELAY:
+        raise BadOption(
+            f"A delay of {delay:.0f} s is over the longest that RabbitMQ is used for: {LONGEST_DELAY:.0f} s."
+        )
+    return 0 if delay < DELAY_STEP else -int(-delay // DELAY_STEP)
+
+
+class Topology:
+    """What of it is known to exist, for one connection."""
+
+    def __init__(self, names: Names, types: Mapping[str, str], *, may_declare: bool) -> None:
+        """Begin knowing nothing.
+
+        Args:
+            names: of the namespace.
+            types: how each queue is to be made, where that was said; may grow.
+            may_declare: False: take everything for granted.
+        """
+        self.names = names
+        self.may_declare = may_declare
+        self._types = types
+        self._queues: set[str] = set()
+        self._delayable: set[str] = set()
+        self._levels = 0
+        self._has_exchange = False
+
+    def forget(self, queues: Iterable[str] | None = None) -> None:
+        """Take nothing for granted any more: the connection is new, or a message came back."""
+        self._has_exchange = False
+        if queues is None:
+            self._levels = 0
+            self._queues.clear()
+            self._delayable.clear()
+        else:
+            self._queues.difference_update(queues)
+            self._delayable.difference_update(queues)
+
+    def has(self, queues: frozenset[str], delayed: frozenset[str], levels: int) -> bool:
+        """Tell whether these queues, delayed routes and delay levels are known to exist."""
+        if not self.may_declare:
+            return True
+        return queues <= self._queues and delayed <= self._delayable and levels <= self._levels
+
+    async def ensure(
+        self,
+        connection: Connection,
+        queues: Iterable[str],
+        delayed: Iterable[str] = (),
+        levels: int = 0,
+    ) -> None:
+        """Declare what of these is missing.
+
+        Raises:
+            AMQPError: the server refused it, or the connection was lost.
+            QueueMismatch: a queue exists in a form that can't be used.
+        """
+        if not self.may_declare:
+            return
+        for queue in queues:
+            if queue not in self._queues:
+                await self._declare_queue(connection, queue)
+        if levels > self._levels:
+            await self._declare_levels(connection, levels)
+        for queue in delayed:
+            if queue not in self._delayable:
+                await self._bind_delayed(connection, queue)
+
+    async def _declare_queue(self, connection: Connection, queue: str) -> None:
+        stored = self.names.stored(queue)
+        arguments = {} if self._types.get(queue) == "classic" else _QUORUM
+        for name, form in ((stored, arguments), (stored + DEAD_SUFFIX, _QUORUM)):
+            await self._declare_or_adopt(connection, name, form)
+        channel = await Channel.open(connection)
+        if not self._has_exchange:
+            await channel.call(channel.raw.exchange_declare, exchange=self.names.exchange, durable=True)
+            self._has_exchange = True
+        for name in (stored, stored + DEAD_SUFFIX):
+            await channel.call(channel.raw.queue_bind, queue=name, exchange=self.names.exchange, routing_key=name)
+        await channel.close()
+        self._queues.add(queue)
+
+    async def _declare_or_adopt(self, connection: Connection, name: str, arguments: dict[str, Any]) -> None:
+        """Declare a queue. Where one of that name exists in another form, it stays as it is."""
+        channel = await Channel.open(connection)
+        try:
+            await channel.call(channel.raw.queue_declare, queue=name, durable=True, arguments=arguments)
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != faults.PRECONDITION_FAILED:
+                raise
+            if "'stream'" in error.reply_text:
+                raise QueueMismatch(f"Queue {name!r} is a stream, which jobs can't be taken from.") from error
+            _log.warning(
+                "A queue exists in another form than dibs gives it, and is used as it is. queue=%s difference=%s",
+                name,
+                error.reply_text,
+            )
+            return
+        await channel.close()
+
+    async def _declare_levels(self, connection: Connection, levels: int) -> None:
+        """Declare the delay levels below `levels`, the shortest first: each one leads to the one below."""
+        channel = await Channel.open(connection)
+        raw, names = channel.raw, self.names
+        if self._levels == 0:
+            await channel.call(raw.exchange_declare, exchange=names.lost, exchange_type="fanout", durable=True)
+            await channel.call(raw.queue_declare, queue=names.lost_queue, durable=True, arguments=_QUORUM)
+            await channel.call(raw.queue_bind, queue=names.lost_queue, exchange=names.lost, routing_key="")
+            await channel.call(
+                raw.exchange_declare,
+                exchange=names.due,
+                exchange_type="topic",
+                durable=True,
+                arguments={"alternate-exchange": names.lost},
+            )
+        for number in range(self._levels, levels):
+            await self._declare_level(channel, number)
+        await channel.close()
+        self._levels = max(levels, self._levels)  # another task may have been at it too
+
+    async def _declare_level(self, channel: Channel, number: int) -> None:
+        """Declare one level: an exchange that sends what has its bit set to wait in its queue, else straight on."""
+        raw, name = channel.raw, self.names.level(number)
+        below = self.names.level(number - 1) if number else self.names.due
+        arguments = _QUORUM | {
+            "x-message-ttl": int(DELAY_STEP * 1000) << number,
+            "x-dead-letter-exchange": below,
+            "x-dead-letter-strategy": "at-least-once",  # at-most-once lost 15 % in a kill -9 of the server
+            "x-overflow": "reject-publish",  # which at-least-once asks for
+        }
+        skipped = "*." * (LEVELS - 1 - number)
+        await channel.call(raw.exchange_declare, exchange=name, exchange_type="topic", durable=True)
+        await channel.call(raw.queue_declare, queue=name, durable=True, arguments=arguments)
+        await channel.call(raw.queue_bind, queue=name, exchange=name, routing_key=f"{skipped}1.#")
+        await channel.call(raw.exchange_bind, destination=below, source=name, routing_key=f"{skipped}0.#")
+
+    async def _bind_delayed(self, connection: Connection, queue: str) -> None:
+        """Bind the queue to the end of the levels: one word for each level, so that `eu.mail` is not `mail`."""
+        stored = self.names.stored(queue)
+        channel = await Channel.open(connection)
+        key = "*." * LEVELS + stored
+        await channel.call(channel.raw.queue_bind, queue=stored, exchange=self.names.due, routing_key=key)
+        await channel.close()
+        self._delayable.add(queue)

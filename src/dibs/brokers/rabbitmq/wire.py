@@ -1,0 +1,243 @@
+"""A `Message` as AMQP properties, headers and body, and back (design: "On the wire").
+
+What dibs publishes any AMQP client can read, and what any client publishes can be read here: a stranger's
+message may have anything, or nothing, in every place. What would act again if it were published again (an
+expiration, copies to others, the broker's own marks) travels in one header, `dibs-original`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from dibs.brokers.rabbitmq import fields
+from dibs.message import DEFAULT_PRIORITY, Message, new_id
+from dibs.outcome import DeadLetter
+
+#: The most that properties and headers of a new message may take.
+HEADER_BYTES = 64 * 1024
+#: The most that they can take: they must fit one frame of 128 KiB, a larger one closes the whole connection.
+_FRAME_BYTES = 127 * 1024
+#: Longest text that AMQP carries as a property, a name or a routing key.
+SHORT_STRING_BYTES = fields.SHORT_STRING_BYTES
+
+#: Properties that are carried as they are.
+_CARRIED = ("content_encoding", "correlation_id", "reply_to", "app_id")
+#: Properties that act: the message would expire, or be refused under another login.
+_ACTING = ("expiration", "user_id", "cluster_id")
+#: Headers that act, or that are the broker's to set.
+_ACTING_HEADERS = frozenset({"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count"})
+_ACTING_PREFIXES = ("x-first-death-", "x-last-death-")
+#: The last second that has four digits of a year.
+_LAST_SECOND = 253_402_300_799
+
+
+class Burial(msgspec.Struct, frozen=True):
+    """What a dead letter says beyond its message."""
+
+    reason: str
+    error: str
+    died: int
+    worker: str
+
+
+class Marks(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"dibs-{name.replace('_', '-')}"):
+    """The headers that are dibs' own, under their wire names: those that are there and have the right type."""
+
+    attempt: int = 1
+    crashes: int = 0
+    due: int | None = None
+    expires: int | None = None
+    unknown_since: int | None = None
+    error: str | None = None
+    reason: str | None = None
+    died: int | None = None
+    worker: str | None = None
+    put: str | None = None
+    original: dict[str, Any] = {}
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LAST_SECOND * 1000
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_original(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("headers", {}), dict)
+
+
+#: Each header of dibs with the test of its value; one that fails it is a stranger's own and is left to him.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "dibs-attempt": lambda value: type(value) is int and value >= 1,
+    "dibs-crashes": lambda value: type(value) is int and value >= 0,
+    "dibs-due": _is_time,
+    "dibs-expires": _is_time,
+    "dibs-unknown-since": _is_time,
+    "dibs-error": _is_text,
+    "dibs-reason": _is_text,
+    "dibs-died": _is_time,
+    "dibs-worker": _is_text,
+    "dibs-put": _is_text,
+    "dibs-original": _is_original,
+}
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message as it came from the broker."""
+
+    message: Message
+    marks: Marks
+    #: How often it was given back before, as far as the broker counts.
+    returns: int
+
+    @property
+    def letter(self) -> DeadLetter:
+        """The message as the dead letter that it is; another client's says what it says."""
+        return DeadLetter(
+            message=self.message,
+            reason=self.marks.reason or "",
+            error=self.message.error or "",
+            died=self.marks.died,
+            worker=self.marks.worker,
+        )
+
+
+def encode(message: Message, put: str, burial: Burial | None = None) -> bytes:
+    """Return the properties of a message in wire form.
+
+    Args:
+        message: its body is not looked at.
+        put: a nonce for this handover.
+        burial: given where the message is set aside.
+    """
+    kept, original = _split(message)
+    properties = {
+        "content_type": message.content_type,
+        "delivery_mode": 2,
+        "priority": max(0, min(message.priority, 255)),
+        "message_id": message.id,
+        "timestamp": None if message.enqueued is None else max(0, message.enqueued // 1000),
+        "type": message.task,
+        "app_id": None if message.task is None else "dibs",
+    }
+    properties |= {name: str(message.properties[name]) for name in _CARRIED if name in message.properties}
+    own = _own_headers(message, put, burial)
+    if original:
+        own["dibs-original"] = original
+    data = fields.encode({**properties, "headers": {**kept, **own}})
+    if len(data) > _FRAME_BYTES:
+        return fields.encode({**properties, "headers": _fit({**kept, **own})})
+    return data
+
+
+def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Received:
+    """Return a message that came from the broker. Never fails, whoever wrote it."""
+    properties = fields.decode(data)
+    headers, marks, count = _read_headers(properties.get("headers") or {})
+    timestamp = properties.get("timestamp")
+    message = Message(
+        body=body,
+        queue=queue,
+        id=properties.get("message_id") or new_id(),
+        task=properties.get("type") or None,
+        content_type=properties.get("content_type"),
+        headers=headers | marks.original.get("headers", {}),
+        properties=_read_properties(properties, marks.original),
+        priority=properties.get("priority", DEFAULT_PRIORITY),
+        attempt=marks.attempt,
+        crashes=marks.crashes,
+        enqueued=timestamp * 1000 if timestamp is not None and timestamp <= _LAST_SECOND else None,
+        due=marks.due,
+        expires=marks.expires,
+        unknown_since=marks.unknown_since,
+        error=marks.error,
+    )
+    return Received(message, marks, int(redelivered) if count is None else count)
+
+
+def without_history(message: Message) -> Message:
+    """Return the message as its sender made it: no runs, no errors, no marks of the broker. For a replay."""
+    headers = {name: value for name, value in message.headers.items() if name in {"CC", "BCC"} or not _acts(name)}
+    return msgspec.structs.replace(
+        message, headers=headers, attempt=1, crashes=0, error=None, unknown_since=None, due=None, expires=None
+    )
+
+
+def _acts(name: str) -> bool:
+    return name in _ACTING_HEADERS or name.startswith(_ACTING_PREFIXES)
+
+
+def _split(message: Message) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the headers that can be published as they are, and what goes into `dibs-original`."""
+    kept: dict[str, Any] = {}
+    acting: dict[str, Any] = {}
+    for name, value in message.headers.items():
+        if _acts(name):
+            acting[name] = value
+        elif name not in _CHECKS or not _CHECKS[name](value):
+            kept[name] = value
+    original: dict[str, Any] = {name: message.properties[name] for name in _ACTING if name in message.properties}
+    if acting:
+        original["headers"] = acting
+    return kept, original
+
+
+def _own_headers(message: Message, put: str, burial: Burial | None) -> dict[str, Any]:
+    headers: dict[str, Any] = {"dibs-put": put}
+    if message.attempt != 1:
+        headers["dibs-attempt"] = message.attempt
+    if message.crashes:
+        headers["dibs-crashes"] = message.crashes
+    optional = {
+        "dibs-due": message.due,
+        "dibs-expires": message.expires,
+        "dibs-unknown-since": message.unknown_since,
+        "dibs-error": message.error,
+    }
+    headers |= {name: value for name, value in optional.items() if value is not None}
+    if burial is not None:
+        headers |= {"dibs-reason": burial.reason, "dibs-error": burial.error}
+        headers |= {"dibs-died": burial.died, "dibs-worker": burial.worker}
+    return headers
+
+
+def _fit(headers: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the largest headers that are not dibs' own, naming them, until all fit one frame.
+
+    Only a stranger's message that filled its frame gets here: dibs' headers and the original come on top.
+    """
+    sizes = {name: len(fields.encode({"headers": {name: value}})) for name, value in headers.items()}
+    total, left_out = sum(sizes.values()), []
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if total <= HEADER_BYTES:
+            break
+        if name not in _CHECKS or name == "dibs-original":
+            total -= sizes[name]
+            left_out.append(name)
+    kept = {name: value for name, value in headers.items() if name not in left_out}
+    return kept | {"dibs-left-out": [name[:100] for name in left_out][:100]}
+
+
+def _read_headers(headers: dict[str, Any]) -> tuple[dict[str, Any], Marks, int | None]:
+    """Return the sender's headers, dibs' own, and the broker's count of returns."""
+    marks = {name: value for name, value in headers.items() if name in _CHECKS and _CHECKS[name](value)}
+    count = headers.get("x-delivery-count")
+    is_delayed = ".delay." in str(headers.get("x-first-death-queue"))  # the levels' marks are nobody's business
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if name not in marks and name != "x-delivery-count" and not (is_delayed and _acts(name))
+    }
+    return kept, msgspec.convert(marks, Marks), count if type(count) is int else None
+
+
+def _read_properties(properties: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
+    carried = {name: properties[name] for name in (*_CARRIED, *_ACTING) if name in properties}
+    if carried.get("app_id") == "dibs":
+        del carried["app_id"]
+    return carried | {name: str(original[name]) for name in _ACTING if name in original}

@@ -1,0 +1,163 @@
+"""Messages on the wire: what dibs writes, and what strangers write. Needs no server."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+
+from dibs.brokers.rabbitmq import fields, wire
+from dibs.message import Message
+
+MESSAGE = Message(id="id-1", body=b"{}", queue="q", task="t")
+
+
+def decoded(properties: dict[str, Any], *, redelivered: bool = False) -> wire.Received:
+    """Return what a message with these properties is read as."""
+    return wire.decode(fields.encode(properties), b"x", "q", redelivered=redelivered)
+
+
+def headers_of(message: Message) -> dict[str, Any]:
+    """Return the headers under which a message is published."""
+    headers = fields.decode(wire.encode(message, "nonce-0"))["headers"]
+    assert isinstance(headers, dict)
+    return headers
+
+
+def test_a_message_reads_as_it_was_written() -> None:
+    message = msgspec.structs.replace(
+        MESSAGE,
+        content_type="application/json",
+        headers={"ratio": 1.5, "big": 2**40, "yes": True, "none": None, "list": [1, ["x"]], "table": {"a": {"b": 1}}},
+        properties={"correlation_id": "c", "reply_to": "r", "content_encoding": "gzip", "app_id": "other"},
+        priority=9,
+        attempt=3,
+        crashes=1,
+        enqueued=1_700_000_000_000,
+        due=1_700_000_000_500,
+        expires=1_800_000_000_000,
+        unknown_since=1_700_000_100_000,
+        error="boom",
+    )
+
+    received = wire.decode(wire.encode(message, "nonce-0"), message.body, "q", redelivered=False)
+
+    assert received.message == message
+
+
+def test_headers_at_their_default_are_left_out() -> None:
+    assert headers_of(MESSAGE) == {"dibs-put": "nonce-0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dibs-attempt", "3"),
+        ("dibs-attempt", 0),
+        ("dibs-attempt", True),
+        ("dibs-crashes", -1),
+        ("dibs-due", "tomorrow"),
+        ("dibs-expires", 2**62),
+        ("dibs-error", 7),
+        ("dibs-put", ["x"]),
+        ("dibs-original", "x"),
+        ("dibs-original", {"headers": 1}),
+    ],
+)
+def test_a_strangers_value_of_the_wrong_type_is_left_to_him(name: str, value: object) -> None:
+    received = decoded({"headers": {name: value}})
+
+    assert received.message.headers == {name: value}
+    assert (received.message.attempt, received.message.crashes) == (1, 0)
+    assert (received.message.due, received.message.expires, received.message.error) == (None, None, None)
+
+
+def test_a_message_with_nothing_but_a_body_gets_an_id() -> None:
+    first, second = decoded({}).message, decoded({"message_id": ""}).message
+
+    assert first.id
+    assert first.id != second.id
+    assert (first.task, first.content_type, first.enqueued, first.priority) == (None, None, None, 4)
+
+
+@pytest.mark.parametrize("kind_and_value", [b"T" + struct.pack(">Q", 2**63), b"T" + b"\xff" * 8])
+def test_a_time_beyond_the_calendar_is_read_as_a_number(kind_and_value: bytes) -> None:
+    table = b"\x04when" + kind_and_value
+    data = struct.pack(">H", 1 << 13) + struct.pack(">I", len(table)) + table
+
+    headers = fields.decode(data)["headers"]
+
+    assert headers == {"when": struct.unpack(">Q", kind_and_value[1:])[0]}
+
+
+def test_strangers_types_become_plain_values() -> None:
+    table = (
+        b"\x01tT" + struct.pack(">Q", 0)
+        + b"\x01dD" + struct.pack(">Bi", 2, 314)
+        + b"\x01xx" + struct.pack(">I", 2) + b"\xff\x00"
+        + b"\x01fd" + struct.pack(">d", float("inf"))
+        + b"\x01ss" + struct.pack(">h", -2)
+    )  # fmt: skip
+    data = struct.pack(">H", 1 << 13) + struct.pack(">I", len(table)) + table
+
+    headers = fields.decode(data)["headers"]
+
+    assert headers == {"t": "1970-01-01T00:00:00+00:00", "d": "3.14", "x": "\\xff\x00", "f": float("inf"), "s": -2}
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(headers)) == headers
+
+
+def test_properties_that_are_cut_short_are_read_as_far_as_they_go() -> None:
+    whole = fields.encode({"content_type": "text/plain", "headers": {"a": "b"}, "message_id": "m"})
+
+    for length in range(len(whole)):
+        assert fields.decode(whole[:length]).keys() <= {"content_type", "headers", "message_id"}
+
+
+def test_what_acts_again_is_not_published_as_such_and_reads_back() -> None:
+    acting = {"CC": ["other"], "BCC": ["third"], "x-death": [{"queue": "old"}], "x-first-death-queue": "old"}
+    message = msgspec.structs.replace(
+        MESSAGE, headers={"mine": 1, **acting}, properties={"expiration": "60000", "user_id": "mallory"}
+    )
+
+    written = fields.decode(wire.encode(message, "nonce-0"))
+    received = wire.decode(wire.encode(message, "nonce-0"), b"{}", "q", redelivered=False)
+
+    assert written.keys().isdisjoint({"expiration", "user_id"})
+    assert written["headers"].keys() == {"mine", "dibs-put", "dibs-original"}
+    assert received.message == message
+
+
+def test_the_delay_levels_leave_no_marks() -> None:
+    marks = {"x-death": [{"count": 1}], "x-first-death-queue": "ns.dibs.delay.03", "x-first-death-reason": "expired"}
+
+    assert decoded({"headers": {"mine": 1, **marks}}).message.headers == {"mine": 1}
+
+
+def test_a_replay_begins_anew_and_keeps_the_senders_headers() -> None:
+    headers = {"mine": 1, "CC": ["other"], "x-death": [{"queue": "old"}], "x-first-death-queue": "old"}
+    message = msgspec.structs.replace(MESSAGE, headers=headers, attempt=9, crashes=2, error="boom", due=5)
+
+    anew = wire.without_history(message)
+
+    assert anew.headers == {"mine": 1, "CC": ["other"]}
+    assert (anew.attempt, anew.crashes, anew.error, anew.due) == (1, 0, None, None)
+
+
+def test_headers_that_fill_a_frame_shrink_and_say_what_was_left_out() -> None:
+    message = msgspec.structs.replace(MESSAGE, headers={"small": "s", "large": "x" * 100_000, "medium": "y" * 40_000})
+
+    data = wire.encode(message, "nonce-0", wire.Burial("failed", "e" * 8192, 1, "host:1"))
+
+    headers = fields.decode(data)["headers"]
+    assert len(data) < 128 * 1024
+    assert headers["dibs-left-out"] == ["large"]
+    assert (headers["small"], headers["dibs-reason"], headers["dibs-error"]) == ("s", "failed", "e" * 8192)
+
+
+def test_returns_are_the_servers_count_or_the_redelivered_flag() -> None:
+    assert decoded({"headers": {"x-delivery-count": 3}}).returns == 3
+    assert decoded({"headers": {"x-delivery-count": 0}}, redelivered=True).returns == 0
+    assert decoded({}, redelivered=True).returns == 1
+    assert decoded({}).returns == 0

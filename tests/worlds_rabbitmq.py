@@ -1,0 +1,69 @@
+"""RabbitMQ as the conformance suite needs it: one namespace of the test run's node per world."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+
+from dibs.broker import Broker
+from dibs.brokers import connect
+from dibs.brokers.rabbitmq import RabbitBroker
+from dibs.brokers.rabbitmq.topology import LEVELS, Names
+from tests.rabbit_node import Node
+
+
+class RabbitWorld:
+    """A namespace of its own in the node, with everything in it deleted at the end."""
+
+    name = "rabbitmq"
+
+    def __init__(self, node: Node) -> None:
+        self.url = node.url
+        self.namespace = f"t{secrets.token_hex(4)}"
+        self._node = node
+        self._starts = node.starts
+        self._opened: list[RabbitBroker] = []
+
+    def open(self, **options: Any) -> Broker:
+        """Return a fresh handle, as another process would have. Options go to `connect`."""
+        broker = connect(self.url, **{"namespace": self.namespace, **options})
+        assert isinstance(broker, RabbitBroker)
+        self._opened.append(broker)
+        return broker
+
+    def stored(self, name: str) -> str:
+        """Return the name under which the server has a queue or exchange."""
+        return f"{self.namespace}.{name}"
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[BlockingChannel]:
+        """A plain pika channel, as strangers have."""
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(f"{self.url}%2f"))) as connection:
+            yield connection.channel()
+
+    def restart(self) -> None:
+        """Stop and start the node, on the same data."""
+        self._node.stop()
+        self._node.start()
+
+    def close(self) -> None:
+        """Close all handles and delete what they made: each quorum queue left over costs the node a Raft group."""
+        queues = {name for broker in self._opened for name in broker._known}
+        for broker in self._opened:
+            broker.close()
+        self._node.start()  # a test may have left it down
+        names = Names(self.namespace)
+        # Deleting a level within moments of a start kills the server's supervisor of dead-lettering (3.10.8): after
+        # that no level can be declared in this node any more.
+        is_fresh = self._node.starts > self._starts
+        levels = [] if is_fresh else [names.level(number) for number in range(LEVELS)]
+        with self.channel() as channel:
+            for name in (*map(names.stored, queues), *map(names.dead, queues), *levels, names.lost_queue):
+                channel.queue_delete(name)
+            for name in (names.exchange, *levels, names.due, names.lost):
+                channel.exchange_delete(name)
