@@ -18,13 +18,9 @@ def test_uneven_jobs_are_done_in_nearly_the_ideal_time(stage: Stage, shape: str)
 
     stage.app.enqueue_many([task.prepare(str(n), 0.2 if n % 2 == 0 else 0.001) for n in range(200)])
 
-    ends = stage.wait_for("end", 200, within=60.0)
-    begin = min(event.at for event in stage.events("start"))
-    makespan = max(event.at for event in ends) - begin
-    ideal = (100 * 0.2 + 100 * 0.001) / 2
-    # A share of the work, not a time: the jobs sleep, so a slow machine adds little, and one hoarded job of
-    # 200 ms on the wrong side would already be 2 %.
-    assert makespan / ideal < 1.05 or most_hoarded(stage) < 2
+    stage.wait_for("end", 200, within=60.0)
+    # 51 long jobs on one side and 49 on the other make a makespan of 1.02 times the ideal; 53 and 47 of 1.06.
+    assert most_hoarded(stage) <= 2
 
 
 def most_hoarded(stage: Stage) -> int:

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 
 from dibs.message import Delivery
 from dibs.worker.frames import Frame, Inbox, Keep, Setup, Start, Stop, pack
+from dibs.worker.window import Window
 
+#: What the jobs of an executor may weigh before it gets no more ahead.
+_AHEAD_BYTES = 8 * 1024 * 1024
 #: Bytes asked of the socket at a time.
 _READ_BYTES = 256 * 1024
 
@@ -23,21 +26,30 @@ class Child:
     def __init__(self, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        self._permits, self._permit_writer = os.pipe()
+        os.set_blocking(self._permits, False)
+        os.set_blocking(self._permit_writer, False)
         with theirs:
             # In a session of its own: Ctrl-C at the terminal is the supervisor's alone. -P: a file of the user's
             # named like a module of the standard library must not shadow it while the executor starts.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dibs.worker.main", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "dibs.worker.main", str(theirs.fileno()), str(self._permits)],
+                pass_fds=[theirs.fileno(), self._permits],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
             )
         self._socket = ours
         self._inbox = Inbox()
         self._outbox = bytearray()
-        self.started = time.monotonic()
-        #: What runs in it, by the number of the run.
+        #: What it has, by the number of the run, in the order in which it starts them.
         self.running: dict[int, Delivery] = {}
+        self._epoch = 0
+        #: Jobs in the outbox: their permits follow when their frames are sent.
+        self._unpermitted = 0
+        #: How much it may have.
+        self.window = Window(setup.slots)
+        #: What the bodies that it has weigh.
+        self._body_bytes = 0
         self.is_ready = False
         #: Its end of the socket is closed.
         self.is_silent = False
@@ -62,21 +74,51 @@ class Child:
         """Whether something waits for the socket to take it."""
         return bool(self._outbox)
 
+    @property
+    def room(self) -> int:
+        """How many more jobs it may have."""
+        return max(0, self.window.size - len(self.running)) if self._body_bytes < _AHEAD_BYTES else 0
+
     def post(self, *frames: Frame) -> None:
         """Put frames into the outbox; `flush` sends them."""
         self._outbox += pack(frames)
 
     def start(self, number: int, delivery: Delivery) -> None:
-        """Have it run a delivery."""
+        """Have it run a delivery when a slot is free."""
+        if not self.running:
+            self.window.begin(time.monotonic())
         self.running[number] = delivery
-        self.post(Start(number, delivery.message))
+        self._body_bytes += len(delivery.message.body)
+        self.post(Start(number, self._epoch, delivery.message))
+        self._unpermitted += 1
+
+    def finish(self, number: int) -> Delivery:
+        """Return the delivery of a run that ended; its end tells how much may be held ahead."""
+        delivery = self.running.pop(number)
+        self._body_bytes -= len(delivery.message.body)
+        self.window.advance(time.monotonic())
+        return delivery
+
+    def recall(self) -> list[Delivery]:
+        """Take back what it has not started."""
+        try:
+            count = len(os.read(self._permits, 4096)) + self._unpermitted
+        except BlockingIOError:
+            count = self._unpermitted
+        self._unpermitted = 0
+        self._epoch = (self._epoch + 1) % 256
+        self.window.fall_back()
+        numbers = list(self.running)[len(self.running) - count :]
+        recalled = [self.running.pop(number) for number in numbers]
+        self._body_bytes -= sum(len(delivery.message.body) for delivery in recalled)
+        return recalled
 
     def keep_open(self, descriptors: Sequence[int]) -> None:
         """Hand descriptors over that it is to hold open while it lives. Call before the first `start`."""
         socket.send_fds(self._socket, [pack((Keep(),))], descriptors)
 
     def flush(self) -> None:
-        """Send as much of the outbox as the socket takes."""
+        """Send as much of the outbox as the socket takes, then the permits."""
         while self._outbox:
             try:
                 sent = self._socket.send(self._outbox)
@@ -86,6 +128,9 @@ class Child:
                 self._outbox.clear()  # it died; whoever reaps it sees to its jobs
                 return
             del self._outbox[:sent]
+        if self._unpermitted:
+            os.write(self._permit_writer, bytes((self._epoch,)) * self._unpermitted)
+            self._unpermitted = 0
 
     def read(self) -> list[Frame]:
         """Return the frames that have come; sees whether they were the last.
@@ -132,8 +177,10 @@ class Child:
         return Death(self._process.returncode, peak)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Let go of the socket and the pipe."""
         self._socket.close()
+        os.close(self._permits)
+        os.close(self._permit_writer)
 
 
 class Death:

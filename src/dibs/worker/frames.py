@@ -34,6 +34,8 @@ class Start(msgspec.Struct, frozen=True, tag=1, array_like=True):
 
     #: The supervisor's number for this run, which the answer repeats.
     number: int
+    #: Which permit it needs: see `line.py`.
+    epoch: int
     message: Message
 
 

@@ -1,7 +1,7 @@
 """An executor's start: a child process that imports the app and runs jobs in its slots.
 
 It talks to its supervisor alone, never to the queue that feeds it, and dies with it. Started as
-`python -m dibs.worker.main FD`, FD being a socket's descriptor.
+`python -m dibs.worker.main SOCKET PERMITS`, both descriptors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dibs.errors import DibsError
 from dibs.loading import load_app
 from dibs.outcome import clip_error
 from dibs.worker.executor import Executor
-from dibs.worker.frames import Refused, Setup
+from dibs.worker.frames import Refused
 from dibs.worker.line import Line
 from dibs.worker.serving import serve_alone, serve_on_threads
 
@@ -23,10 +23,10 @@ from dibs.worker.serving import serve_alone, serve_on_threads
 _PR_SET_PDEATHSIG = 1
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, permits: int) -> None:
     """Import the app, say so, and run jobs until told to stop."""
     _die_with_parent()
-    line = Line(descriptor)
+    line = Line(descriptor, permits)
     executor = _load(line)
     if executor.needs_loop:
         from dibs.worker.looping import serve_on_loop  # noqa: PLC0415 -- asyncio costs 10 MB where nothing is async
@@ -45,9 +45,7 @@ def _die_with_parent() -> None:
 
 
 def _load(line: Line) -> Executor:
-    setup = line.receive()[0]
-    if not isinstance(setup, Setup):
-        raise TypeError(f"The supervisor's first frame is a {type(setup).__name__}, not Setup.")
+    setup = line.set_up()
     try:
         app = load_app(setup.app)
         app.use(setup.url, may_create=True)
@@ -62,4 +60,4 @@ def _load(line: Line) -> Executor:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

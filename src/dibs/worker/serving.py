@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterator
 
 from dibs.lifespan import finish
 from dibs.worker.executor import Executor
-from dibs.worker.frames import Finished, Start, Stop
-from dibs.worker.line import Line
+from dibs.worker.frames import Finished, Start
 
 
 def serve_alone(executor: Executor) -> None:
     """Run one job at a time, on the main thread."""
     finish(executor.start())
-    for start in _starts(executor.line):
-        executor.line.send(Finished(start.number, executor.run(start.message)))
+    line = executor.line
+    while not line.is_stopped:
+        start = line.take()
+        if start is None:
+            line.wait()
+        else:
+            line.send(Finished(start.number, executor.run(start.message)))
     finish(executor.stop())
 
 
 def serve_on_threads(executor: Executor) -> None:
-    """Run a job per slot at a time, each on a thread."""
+    """Run a job per slot at a time, each on a thread that takes the next one itself: no hand-over between threads."""
     finish(executor.start())
-    waiting: queue.SimpleQueue[Start] = queue.SimpleQueue()
-    sending = threading.Lock()
+    taking, sending = threading.Lock(), threading.Lock()
+
+    def take() -> Start | None:
+        with taking:
+            while not executor.line.is_stopped:
+                if (start := executor.line.take()) is not None:
+                    return start
+                executor.line.wait()
+        return None
 
     def serve() -> None:
-        while True:
-            start = waiting.get()
+        while (start := take()) is not None:
             finished = Finished(start.number, executor.run(start.message))
             with sending:
                 executor.line.send(finished)
 
-    for number in range(executor.slots):
-        threading.Thread(target=serve, name=f"dibs-slot-{number}", daemon=True).start()
-    for start in _starts(executor.line):
-        waiting.put(start)
+    slots = [threading.Thread(target=serve, name=f"dibs-slot-{number}") for number in range(executor.slots)]
+    for slot in slots:
+        slot.start()
+    for slot in slots:
+        slot.join()
     finish(executor.stop())
-
-
-def _starts(line: Line) -> Iterator[Start]:
-    """Yield what is to be started, until the supervisor says stop."""
-    while True:
-        for frame in line.receive():
-            match frame:
-                case Start():
-                    yield frame
-                case Stop():
-                    return
-                case _:
-                    raise TypeError(f"The supervisor sent a {type(frame).__name__}.")

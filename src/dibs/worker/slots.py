@@ -42,7 +42,7 @@ class Slots:
     @property
     def free(self) -> int:
         """How many more deliveries there is room for."""
-        room = sum(self._slots - len(child.running) for child in self.children if _is_open(child))
+        room = sum(child.room for child in self.children if _is_open(child))
         return max(0, room - len(self._suspects))
 
     def assign(self, deliveries: Iterable[Delivery]) -> None:
@@ -51,14 +51,15 @@ class Slots:
             if self._is_suspect(delivery):
                 self._suspects.append(delivery)
                 continue
-            child = min(filter(_is_open, self.children), key=lambda child: len(child.running))
+            child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
             child.start(next(self._numbers), delivery)
         self.start_suspects()
 
     def finish(self, child: Child, number: int) -> Delivery:
         """Return the delivery of a run that ended; its slot is free."""
-        delivery = child.running.pop(number)
-        self.start_suspects()
+        delivery = child.finish(number)
+        if self._suspects or child.is_quarantine:
+            self.start_suspects()
         return delivery
 
     def bury(self, child: Child, death: Death) -> list[tuple[Delivery, Outcome]]:

@@ -112,6 +112,8 @@ class Supervisor:
                 waits.append(_BURST_SILENCE)
         if self._has_changed is not None:
             waits.append(0.5)
+        now = time.monotonic()
+        waits += [child.window.patience(len(child.running), now) for child in self._slots.children]
         known = [wait for wait in waits if wait is not None]
         return max(0.0, min(known)) if known else None
 
@@ -218,6 +220,7 @@ class Supervisor:
         self._read(child)  # what it said before it died counts
         if self._silent.pop(child, None) is None:
             self._selector.unregister(child)
+        self._recall(child)  # what it never started is nobody's fault
         child.close()
         held = list(child.running.values())
         for delivery, outcome in self._slots.bury(child, death):
@@ -271,10 +274,18 @@ class Supervisor:
         self._broker_pause.begin()
         log.error("the broker refuses; trying again in %.1f s: %s", self._broker_pause.seconds, error)
 
+    def _recall(self, child: Child) -> None:
+        """Give back what an executor holds ahead behind a job that is long after all (P5)."""
+        self._outcomes += [(delivery, Released()) for delivery in child.recall()]
+        self._record()
+
     # The end
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
+        for child in self._slots.children:
+            if child.window.is_stale(len(child.running), now):
+                self._recall(child)
         for child, deadline in self._silent.items():
             if now >= deadline:
                 child.kill()
@@ -295,6 +306,8 @@ class Supervisor:
     def _stop(self, *, grace: float | None) -> None:
         self._is_stopping = True
         self._stops_seen = self._signals.stops
+        for child in self._slots.children:
+            self._recall(child)
         self._deadline = None if grace is None else time.monotonic() + grace
 
     def _fail(self, error: Exception) -> None:

@@ -1,0 +1,292 @@
+"""Which executor runs which delivery, and who is guilty when one dies. No process is started here."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from dibs.message import Delivery, Message
+from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.worker.child import Child, Death
+from dibs.worker.slots import CRASH_LIMIT, Slots
+
+KILLED = Death(-9, 1024 * 1024)
+
+
+class FakeChild:
+    """An executor that only remembers what it was given."""
+
+    def __init__(self, slots: int, *, is_ready: bool = True) -> None:
+        self._slots = slots
+        self.running: dict[int, Delivery] = {}
+        self.is_ready = is_ready
+        self.is_quarantine = False
+
+    def start(self, number: int, delivery: Delivery) -> None:
+        self.running[number] = delivery
+
+    def finish(self, number: int) -> Delivery:
+        return self.running.pop(number)
+
+    @property
+    def room(self) -> int:
+        return self._slots - len(self.running)
+
+    @property
+    def ids(self) -> list[str]:
+        return [delivery.message.id for delivery in self.running.values()]
+
+
+def make(slots: int, children: int) -> tuple[Slots, list[FakeChild]]:
+    made = Slots(slots)
+    fakes = [FakeChild(slots) for _ in range(children)]
+    made.children.extend(cast("list[Child]", fakes))
+    return made, fakes
+
+
+def delivery(name: str, **fields: Any) -> Delivery:
+    return Delivery(message=Message(body=b"", queue="q", id=name, task="t", **fields), receipt=name)
+
+
+def finish(slots: Slots, child: FakeChild, name: str) -> Delivery:
+    (number,) = (number for number, held in child.running.items() if held.message.id == name)
+    return slots.finish(cast("Child", child), number)
+
+
+def bury(slots: Slots, child: FakeChild) -> list[tuple[Delivery, Outcome]]:
+    return slots.bury(cast("Child", child), KILLED)
+
+
+def replace(slots: Slots) -> FakeChild:
+    """Start a new executor, ready at once."""
+    child = FakeChild(slots._slots)
+    slots.children.append(cast("Child", child))
+    slots.start_suspects()
+    return child
+
+
+def test_an_executor_that_is_not_ready_has_no_room() -> None:
+    slots, (child,) = make(3, 1)
+    child.is_ready = False
+
+    assert slots.free == 0
+    child.is_ready = True
+    assert slots.free == 3
+
+
+def test_the_emptiest_executor_gets_the_next_delivery() -> None:
+    slots, children = make(3, 3)
+
+    slots.assign([delivery(str(number)) for number in range(7)])
+
+    assert sorted(len(child.running) for child in children) == [2, 2, 3]
+    assert slots.free == 2
+    assert len(slots.running) == 7
+    assert not slots.is_idle
+
+
+def test_a_finished_run_frees_its_slot() -> None:
+    slots, (child,) = make(1, 1)
+    slots.assign([delivery("a")])
+
+    assert finish(slots, child, "a").message.id == "a"
+
+    assert (slots.free, slots.is_idle, slots.running) == (1, True, [])
+
+
+def test_a_job_that_was_alone_is_guilty_and_loses_no_attempt() -> None:
+    slots, (child,) = make(4, 1)
+    slots.assign([delivery("a", attempt=2, crashes=1)])
+
+    ((held, outcome),) = bury(slots, child)
+
+    assert held.message.id == "a"
+    assert isinstance(outcome, RetryIn)
+    assert (outcome.delay, outcome.message.attempt, outcome.message.crashes) == (0, 2, 2)
+    assert "2 of 3 times: signal 9 (SIGKILL)" in (outcome.message.error or "")
+    assert slots.children == []
+
+
+def test_after_its_last_crash_a_job_is_set_aside() -> None:
+    slots, (child,) = make(1, 1)
+    slots.assign([delivery("a", crashes=CRASH_LIMIT - 1)])
+
+    ((_, outcome),) = bury(slots, child)
+
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "crashed"
+    assert "SIGKILL" in outcome.error
+
+
+def test_of_several_each_runs_alone_until_the_guilty_one_is_found() -> None:
+    slots, (child,) = make(3, 1)
+    slots.assign([delivery(name) for name in ("innocent", "guilty", "unlucky")])
+
+    assert bury(slots, child) == []
+
+    child = replace(slots)
+    assert (child.ids, slots.free, len(slots.running)) == (["innocent"], 0, 3)
+    assert finish(slots, child, "innocent").message.attempt == 1
+    assert child.ids == ["guilty"]
+    ((held, outcome),) = bury(slots, child)
+    assert isinstance(outcome, RetryIn)
+    assert (held.message.id, outcome.message.crashes) == ("guilty", 1)
+    child = replace(slots)
+    assert child.ids == ["unlucky"]
+    assert finish(slots, child, "unlucky").message.crashes == 0
+    assert (slots.free, slots.is_idle) == (3, True)
+
+
+def test_the_other_executors_go_on_while_suspects_are_tried() -> None:
+    slots, (dying, other) = make(2, 2)
+    slots.assign([delivery(name) for name in "abcd"])
+    suspects = dying.ids
+
+    bury(slots, dying)
+    child = replace(slots)
+
+    assert child.ids == suspects[:1]
+    assert child.is_quarantine
+    finish(slots, other, other.ids[0])
+    slots.assign([delivery("new")] * min(1, slots.free))
+    assert child.ids == suspects[:1]
+
+
+def test_a_job_that_killed_before_runs_alone() -> None:
+    slots, (one, two) = make(2, 2)
+
+    slots.assign([delivery("killer", crashes=1), delivery("good")])
+
+    alone = one if one.ids == ["killer"] else two
+    assert alone.ids == ["killer"]
+    assert alone.is_quarantine
+    assert slots.free == 1
+
+
+def test_an_executor_that_becomes_the_place_for_suspects_runs_empty_first() -> None:
+    slots, (child,) = make(2, 1)
+    slots.assign([delivery("good")])
+
+    slots.assign([delivery("killer", crashes=1)])
+
+    assert child.ids == ["good"]
+    assert slots.free == 0
+    finish(slots, child, "good")
+    assert child.ids == ["killer"]
+    finish(slots, child, "killer")
+    assert slots.free == 2
+
+
+def test_where_each_job_runs_alone_anyway_nobody_waits() -> None:
+    slots, children = make(1, 2)
+
+    slots.assign([delivery("killer", crashes=2), delivery("good")])
+
+    assert sorted(child.ids for child in children) == [["good"], ["killer"]]
+
+
+def test_clearing_returns_all_that_is_held() -> None:
+    slots, (child,) = make(2, 1)
+    slots.assign([delivery("a"), delivery("b")])
+    bury(slots, child)
+    replace(slots)
+
+    assert {held.message.id for held in slots.clear()} == {"a", "b"}
+
+    assert (slots.running, slots.is_idle) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        (Death(-11, 5 * 1024 * 1024), "signal 11 (SIGSEGV), peak memory 5 MiB"),
+        (Death(-64, 0), "signal 64 (SIGRTMAX)"),
+        (Death(3, 0), "exit status 3"),
+        (Death(0, 0), "exit status 0"),
+    ],
+)
+def test_a_death_says_its_cause(death: Death, said: str) -> None:
+    assert said in str(death)
+
+
+class AnyLife(RuleBasedStateMachine):
+    """Whatever happens: nothing is lost, nothing runs twice, no executor is over-filled, suspects are alone."""
+
+    SLOTS = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots, fakes = make(self.SLOTS, 2)
+        self.children = fakes
+        self.held: set[str] = set()
+        self.made = 0
+
+    @precondition(lambda self: self.slots.free)
+    @rule(data=st.data(), crashes=st.sampled_from([0, 0, 0, 1]))
+    def receive(self, data: st.DataObject, crashes: int) -> None:
+        names = [str(self.made + number) for number in range(data.draw(st.integers(1, self.slots.free)))]
+        self.made += len(names)
+        self.held |= set(names)
+        self.slots.assign([delivery(name, crashes=crashes) for name in names])
+
+    @precondition(lambda self: any(child.running for child in self.children))
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        child = data.draw(st.sampled_from([child for child in self.children if child.running]))
+        name = data.draw(st.sampled_from(child.ids))
+        self.held.remove(finish(self.slots, child, name).message.id)
+
+    @precondition(lambda self: self.children)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        child = data.draw(st.sampled_from(self.children))
+        self.children.remove(child)
+        was_alone = len(child.running) == 1
+        outcomes = bury(self.slots, child)
+        assert bool(outcomes) == was_alone
+        self.held -= {held.message.id for held, _ in outcomes}
+        fresh = FakeChild(self.SLOTS, is_ready=False)
+        self.children.append(fresh)
+        self.slots.children.append(cast("Child", fresh))
+
+    @precondition(lambda self: not all(child.is_ready for child in self.children))
+    @rule()
+    def become_ready(self) -> None:
+        next(child for child in self.children if not child.is_ready).is_ready = True
+        self.slots.start_suspects()
+
+    @invariant()
+    def nothing_is_lost_and_nothing_is_held_twice(self) -> None:
+        ids = [held.message.id for held in self.slots.running]
+        assert sorted(ids) == sorted(self.held)
+        assert self.slots.is_idle == (not self.held)
+
+    @invariant()
+    def no_executor_has_more_than_its_slots(self) -> None:
+        assert all(len(child.running) <= self.SLOTS for child in self.children)
+        room = sum(self.SLOTS - len(c.running) for c in self.children if c.is_ready and not c.is_quarantine)
+        assert 0 <= self.slots.free <= room
+
+    @invariant()
+    def a_job_that_killed_before_is_alone(self) -> None:
+        for child in self.children:
+            if any(held.message.crashes for held in child.running.values()):
+                assert len(child.running) == 1
+
+    def teardown(self) -> None:
+        """All that waits gets its turn in the end."""
+        while not all(child.is_ready for child in self.children):
+            self.become_ready()
+        for _ in range(len(self.held)):
+            child = next(child for child in self.children if child.running)
+            self.held.remove(finish(self.slots, child, child.ids[0]).message.id)
+        assert self.slots.is_idle
+        assert self.slots.free == self.SLOTS * len(self.children)
+
+
+TestAnyLife = AnyLife.TestCase
+TestAnyLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
