@@ -6,21 +6,25 @@ Importing a module that holds one connects to nothing; the first hand-over does.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from dibs import codec
 from dibs.backoff import Backoff
 from dibs.broker import Broker, Queue
 from dibs.brokers import connect
-from dibs.errors import BadOption, BadTask, UnknownQueue, UnknownTask
+from dibs.errors import BadOption, BadTask, UnknownTask
 from dibs.job import Job, Prepared
+from dibs.lifespan import Lifespan, check_hook
 from dibs.listener import Listener
-from dibs.message import DEFAULT_PRIORITY, Message, check_queue_name, check_task_name, new_id, now_ms
-from dibs.task import AnyTask, Options, Policy, Task, TaskDecorator, task_name
+from dibs.message import DEFAULT_PRIORITY, Message
+from dibs.names import check_queue_name, check_task_name
+from dibs.queues import Queues, QueueType
+from dibs.task import AnyTask, ErrorKinds, Options, Policy, Task, TaskDecorator, check_function, task_name
 
 if TYPE_CHECKING:
     import sqlite3
@@ -47,6 +51,7 @@ class Dibs:
     Raises:
         BadURL: the URL can't be read.
         BadName: the namespace can't be part of a queue's name.
+        BadOption: a number of seconds is out of bounds.
     """
 
     def __init__(
@@ -60,8 +65,10 @@ class Dibs:
     ) -> None:
         if namespace:
             check_queue_name(namespace)
-        if handover_timeout <= 0:
+        if not 0 < handover_timeout < math.inf:
             raise BadOption(f"handover_timeout={handover_timeout}: must be above 0 seconds.")
+        if not 0 <= unknown_task_limit < math.inf:
+            raise BadOption(f"unknown_task_limit={unknown_task_limit}: must be 0 seconds or more.")
         self.namespace = namespace
         self.unknown_task_limit = unknown_task_limit
         self._given_url = url
@@ -72,9 +79,7 @@ class Dibs:
         self._broker: Broker | None = None
         self._tasks: dict[str, AnyTask] = {}
         self._listeners: dict[str, Listener] = {}
-        self._queues: dict[str, Queue] = {}
-        self._names: set[str] = set()
-        self._undeclared: set[str] = set()
+        self._queues = Queues()
         self._starts: list[Callable[[], Any]] = []
         self._stops: list[Callable[[], Any]] = []
         if url is not None:
@@ -94,8 +99,8 @@ class Dibs:
         queue: str = "default",
         retries: int = 8,
         backoff: Backoff = Backoff(),
-        retry_on: type[Exception] | tuple[type[Exception], ...] | None = None,
-        bury_on: type[Exception] | tuple[type[Exception], ...] = (),
+        retry_on: ErrorKinds | None = None,
+        bury_on: ErrorKinds = (),
         timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         expires: float | dt.timedelta | None = None,
@@ -108,8 +113,8 @@ class Dibs:
         queue: str = "default",
         retries: int = 8,
         backoff: Backoff = Backoff(),
-        retry_on: type[Exception] | tuple[type[Exception], ...] | None = None,
-        bury_on: type[Exception] | tuple[type[Exception], ...] = (),
+        retry_on: ErrorKinds | None = None,
+        bury_on: ErrorKinds = (),
         timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         expires: float | dt.timedelta | None = None,
@@ -131,17 +136,11 @@ class Dibs:
             expires: seconds or timedelta after which a job may not start any more.
 
         Raises:
-            BadTask: a method, a nested function without `name`, or a name that is taken.
+            BadTask: a method, a generator, a nested function without `name`, or a name that is taken.
             BadName, BadOption: a value is out of bounds.
         """
         options = Options(queue=queue, priority=priority, expires=expires)
-        policy = Policy(
-            retries=retries,
-            backoff=backoff,
-            retry_on=None if retry_on is None else _as_tuple(retry_on),
-            bury_on=_as_tuple(bury_on),
-            timeout=timeout,
-        )
+        policy = Policy(retries=retries, backoff=backoff, retry_on=retry_on, bury_on=bury_on, timeout=timeout)
 
         def register(function: Callable[..., Any]) -> AnyTask:
             return self._register(function, name, options, policy)
@@ -157,22 +156,23 @@ class Dibs:
         `app.queue` says otherwise.
 
         Raises:
-            BadTask: the queue has a consumer already.
+            BadTask: a method or a generator, or the queue has a consumer already.
             BadName: the queue's name is out of bounds.
         """
         check_queue_name(queue)
         policy = Policy(retries=retries, backoff=backoff)
 
         def register(function: Callable[[Message], R]) -> Callable[[Message], R]:
+            check_function(function)
             if queue in self._listeners:
                 raise BadTask(f"Queue {queue!r} has a consumer already: {self._listeners[queue].function!r}.")
             self._listeners[queue] = Listener(function, policy)
-            self._add_queue(queue)
+            self._queues.add_plain(queue)
             return function
 
         return register
 
-    def queue(self, name: str, *, type: Literal["quorum", "classic"] | None = None) -> None:  # noqa: A002
+    def queue(self, name: str, *, type: QueueType | None = None) -> None:  # noqa: A002
         """Declare a queue that no task or consumer here names, or say how one is to be made.
 
         Args:
@@ -184,18 +184,17 @@ class Dibs:
         Raises:
             BadName, BadOption: a value is out of bounds.
         """
-        if type not in ("quorum", "classic", None):
-            raise BadOption(f"Queue type {type!r}: must be 'quorum' or 'classic'.")
-        self._queues[check_queue_name(name)] = Queue(name=name, type=type or "classic")
-        self._add_queue(name)
+        self._queues.choose(name, type)
 
     def on_start(self, hook: F) -> F:
         """Run `hook` in each executor before its first job: plain, `async`, or a (async) context manager."""
+        check_hook(hook)
         self._starts.append(hook)
         return hook
 
     def on_stop(self, hook: F) -> F:
         """Run `hook`, plain or `async`, in each executor after its last job."""
+        check_hook(hook)
         self._stops.append(hook)
         return hook
 
@@ -218,28 +217,18 @@ class Dibs:
         Args:
             queue: a consumer's queue, or one declared with `app.queue`.
             body: bytes as they are, a str in UTF-8, anything else as JSON.
-            headers: carried along; JSON values.
+            headers: carried along; JSON values. Names that begin with `dibs-` are dibs' own.
             priority, delay, at, expires, id: as for a task's `using`.
 
         Raises:
             UnknownQueue: the queue is neither a consumer's, a task's nor declared.
-            BadArguments: the body has no JSON form.
+            BadArguments: the body or a header has no JSON form.
             BrokerError: it was not stored, or (`HandoverUncertain`) nobody knows.
         """
         options = Options(queue=queue, priority=priority, delay=delay, at=at, expires=expires, id=id)
-        now = now_ms()
-        data, content_type = _encode_body(body)
-        message = Message(
-            body=data,
-            queue=queue,
-            id=options.id or new_id(),
-            content_type=content_type,
-            headers=dict(headers or {}),
-            priority=priority,
-            enqueued=now,
-            due=options.due(now),
-            expires=options.deadline(now),
-        )
+        data, content_type = codec.encode_plain(body)
+        codec.check_headers(headers or {})
+        message = options.make_message(data, content_type=content_type, headers=headers)
         self._send((message,))
         return message.id
 
@@ -253,7 +242,8 @@ class Dibs:
             BrokerError: none was stored, or (`HandoverUncertain`) some may be.
         """
         messages = [call.message for call in prepared]
-        self._send(messages)
+        if messages:
+            self._send(messages)
         return [Job(message) for message in messages]
 
     def enqueue_in(self, connection: sqlite3.Connection, prepared: Iterable[Prepared[R]]) -> list[Job[R]]:
@@ -268,12 +258,12 @@ class Dibs:
         Raises:
             BadOption: this app's broker is not SQLite, or the connection is to another file.
         """
-        broker = self.broker
+        broker = self._connected()  # which declares nothing: that would wait for the caller's own write lock
         send_in = getattr(broker, "send_in", None)
         if send_in is None:
             raise BadOption(f"enqueue_in needs an SQLite broker; this app's is {broker.location}.")
         messages = [call.message for call in prepared]
-        self._check_queues(messages)
+        self._queues.check(messages)
         send_in(connection, messages)
         return [Job(message) for message in messages]
 
@@ -282,14 +272,11 @@ class Dibs:
     @property
     def broker(self) -> Broker:
         """The broker, made at first use, with the queues of this app declared."""
-        if self._broker is None or self._undeclared:
+        broker = self._connected()
+        if not self._queues.is_declared:
             with self._lock:
-                if self._broker is None:
-                    self._broker = self._connect(self.url)
-                if self._undeclared:
-                    self._broker.declare([queue for queue in self.declared() if queue.name in self._undeclared])
-                    self._undeclared.clear()
-        return self._broker
+                self._queues.declare(broker)
+        return broker
 
     @property
     def url(self) -> str:
@@ -314,14 +301,11 @@ class Dibs:
     @property
     def queue_names(self) -> frozenset[str]:
         """Every queue that this app names."""
-        return frozenset(self._names)
+        return self._queues.names
 
     def declared(self) -> list[Queue]:
         """Return every queue that this app names, with how it is to be made."""
-        tasks = {task.options.queue: Queue(name=task.options.queue) for task in self._tasks.values()}
-        bare = {name: queue for name, queue in self._queues.items() if name not in tasks or queue.type == "quorum"}
-        listeners = {name: Queue(name=name, type="classic") for name in self._listeners}
-        return list((tasks | listeners | bare).values())
+        return self._queues.all()
 
     def get_task(self, name: str) -> AnyTask:
         """Return the task of that name.
@@ -335,13 +319,14 @@ class Dibs:
             known = ", ".join(sorted(self._tasks)) or "none"
             raise UnknownTask(f"This app has no task {name!r}; it has: {known}.") from None
 
-    def use(self, url: str | None = None, *, may_create: bool = False) -> None:
+    def use(self, url: str | None = None, *, may_create: bool = False, patience: float = math.inf) -> None:
         """Point this app at another broker, or allow it to create the default file. For workers and commands."""
         with self._lock:
             self.close()
             self._broker = None
-            self._undeclared = set(self._names)
+            self._queues.forget()
             self._given_url = url or self._given_url
+            self._handover_timeout = min(self._handover_timeout, patience)
             self._may_create = self._may_create or may_create or url is not None
 
     def drain(self) -> list[Outcome]:
@@ -350,9 +335,14 @@ class Dibs:
         Delayed jobs and retries that wait for their backoff are left alone. `on_start` and `on_stop` hooks run
         around it. Inside a running event loop it works in a thread of its own, so async tasks can run.
         """
-        from dibs.drain import drain  # noqa: PLC0415 -- a producer needs nothing of what it imports
+        # A producer needs nothing of what these import.
+        from dibs.drain import drain  # noqa: PLC0415
+        from dibs.run import Runner  # noqa: PLC0415
 
-        return drain(self)
+        if not self.queue_names:
+            return []
+        runner = Runner(self.tasks, self.listeners, unknown_task_limit=self.unknown_task_limit)
+        return drain(self.broker, sorted(self.queue_names), runner, Lifespan(*self.hooks))
 
     def close(self) -> None:
         """Let go of the broker's connections; the next use opens them again. Safe to call twice."""
@@ -360,21 +350,15 @@ class Dibs:
             self._broker.close()
 
     def _send(self, messages: Sequence[Message]) -> None:
-        self._check_queues(messages)
+        self._queues.check(messages)
         self.broker.send(messages)
 
-    def _check_queues(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if message.queue not in self._names:
-                known = ", ".join(sorted(self._names)) or "none"
-                raise UnknownQueue(
-                    f"Queue {message.queue!r} is neither a task's nor declared (there are: {known}). "
-                    f"Declare it with app.queue({message.queue!r})."
-                )
-
-    def _add_queue(self, name: str) -> None:
-        self._names.add(name)
-        self._undeclared.add(name)
+    def _connected(self) -> Broker:
+        if self._broker is None:
+            with self._lock:
+                if self._broker is None:
+                    self._broker = self._connect(self.url)
+        return self._broker
 
     def _connect(self, url: str) -> Broker:
         return connect(
@@ -382,28 +366,15 @@ class Dibs:
             namespace=self.namespace,
             handover_timeout=self._handover_timeout,
             may_declare=self.may_declare,
-            may_create=self._may_create or "DIBS_URL" in os.environ,
+            may_create=self._may_create or bool(os.environ.get("DIBS_URL")),
         )
 
     def _register(self, function: Callable[..., Any], name: str | None, options: Options, policy: Policy) -> AnyTask:
-        chosen = check_task_name(name or task_name(function))
+        check_function(function)
+        chosen = check_task_name(task_name(function) if name is None else name)
         if chosen in self._tasks:
             raise BadTask(f"There is a task named {chosen!r} already: {self._tasks[chosen].function!r}. Give name=.")
         task: AnyTask = Task(function, name=chosen, options=options, policy=policy, send=self._send)
         self._tasks[chosen] = task
-        self._add_queue(options.queue)
+        self._queues.add_tasks(options.queue)
         return task
-
-
-def _encode_body(body: Any) -> tuple[bytes, str]:
-    match body:
-        case bytes() | bytearray() | memoryview():
-            return bytes(body), "application/octet-stream"
-        case str():
-            return body.encode(), "text/plain"
-        case _:
-            return codec.encode(body), "application/json"
-
-
-def _as_tuple(kinds: type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
-    return kinds if isinstance(kinds, tuple) else (kinds,)

@@ -7,6 +7,7 @@ import random
 import msgspec
 
 from dibs.errors import BadOption
+from dibs.message import LONGEST_DELAY
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,7 +16,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     With the defaults, eight retries spread over about an hour.
 
     Raises:
-        BadOption: a duration below 0, a factor below 1, or a limit below `first`.
+        BadOption: a duration below 0 or over 400 days, a factor below 1, or a limit below `first`.
     """
 
     #: Before the second attempt.
@@ -28,10 +29,13 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.first >= 0 and self.factor >= 1 and self.limit >= self.first):
+        numbers = (self.first, self.factor, self.limit)
+        if not all(isinstance(number, (int, float)) for number in numbers) or not (
+            0 <= self.first <= self.limit <= LONGEST_DELAY and self.factor >= 1
+        ):
             raise BadOption(
-                f"Backoff(first={self.first}, factor={self.factor}, limit={self.limit}) makes no sense: "
-                "first must be at least 0, factor at least 1 and limit at least first."
+                f"Backoff(first={self.first!r}, factor={self.factor!r}, limit={self.limit!r}) makes no sense: first "
+                "must be at least 0, factor at least 1, and limit from first to 400 days in seconds."
             )
 
     def delay_after(self, attempt: int) -> float:

@@ -6,11 +6,11 @@ a wire may have been written by anybody.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -24,8 +24,12 @@ class Unreadable(Exception):
     """A body that is not a job's: no JSON, or not of the form `{"args": [...], "kwargs": {...}}`."""
 
 
-class _Body(msgspec.Struct):
-    """A job's body with its values still undecoded; a stranger may leave either part out."""
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """A job's body with its values still undecoded; a stranger may leave either part out.
+
+    A part of another name is refused: most likely it is one of these two, misspelt, and without it the task would
+    run with its defaults.
+    """
 
     args: list[msgspec.Raw] = []
     kwargs: dict[str, msgspec.Raw] = {}
@@ -37,7 +41,10 @@ class Signature:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._function = function
         self._name = name
-        self._signature = inspect.signature(function)
+        try:
+            self._signature = inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise BadTask(f"{function!r} can't be task {name}: {error}. Wrap it in a function of yours.") from None
         parameters = self._signature.parameters.values()
         self._positional = [
             p.name for p in parameters if p.kind in (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD)
@@ -60,10 +67,11 @@ class Signature:
         call = {"args": bound.args, "kwargs": bound.kwargs}
         try:
             body = _ENCODER.encode(call)
-        except (TypeError, ValueError, OverflowError, RecursionError):
+            has_nan = b"null" in body and _has_nan(call)
+        except Exception as error:  # noqa: BLE001 -- a value's own conversion runs here, and may raise anything
             self._blame(bound)
-            raise
-        if b"null" in body and _has_nan(call):
+            raise BadArguments(f"The arguments of {self._name} can't be sent: {_one_line(error)}.") from None
+        if has_nan:
             self._blame(bound)
         self.decode(body)
         return body
@@ -74,14 +82,19 @@ class Signature:
         Raises:
             Unreadable: the body is not a job's.
             BadArguments: the arguments don't fit the signature. Names the parameter.
+            BadTask: an annotation can't be resolved or has no JSON form.
         """
+        decoders = self._decoders
         try:
+            body.decode()  # values stay undecoded at first, and with them what is no UTF-8
             raw = _BODY_DECODER.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Unreadable(f"The body is not a job's {{'args': [...], 'kwargs': {{...}}}}: {error}") from None
         names = self._names(len(raw.args))
-        args = [self._decode_one(name, value) for name, value in zip(names, raw.args, strict=True)]
-        kwargs = {key: self._decode_one(self._keyword(key), value) for key, value in raw.kwargs.items()}
+        args = [self._decode_one(name, decoders[name], value) for name, value in zip(names, raw.args, strict=True)]
+        kwargs = {
+            key: self._decode_one(key, decoders[self._keyword(key)], value) for key, value in raw.kwargs.items()
+        }
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -96,12 +109,12 @@ class Signature:
         """
         _ = self._decoders
 
-    @cached_property
+    @functools.cached_property
     def _decoders(self) -> dict[str, msgspec.json.Decoder[Any]]:
         """A decoder per parameter; made at the first call, when names used in annotations exist."""
         try:
-            hints = typing.get_type_hints(self._function, include_extras=True)
-        except (NameError, AttributeError, TypeError) as error:
+            hints = typing.get_type_hints(_annotated(self._function), include_extras=True)
+        except Exception as error:  # an annotation is an expression, and may raise anything
             raise BadTask(
                 f"The annotations of task {self._name} can't be resolved: {error}. Import what they name at run "
                 "time, not under TYPE_CHECKING."
@@ -111,7 +124,7 @@ class Signature:
     def _decoder(self, name: str, hint: Any) -> msgspec.json.Decoder[Any]:
         try:
             return msgspec.json.Decoder(hint, dec_hook=_from_json)
-        except TypeError as error:
+        except Exception as error:  # msgspec looks into the type, and so may run code of the type's own
             raise BadTask(
                 f"Parameter {name!r} of task {self._name} is annotated {hint!r}, which has no JSON form: {error}"
             ) from error
@@ -133,20 +146,22 @@ class Signature:
             raise BadArguments(f"{self._name}{self._signature} has no parameter {key!r}.")
         return self._others
 
-    def _decode_one(self, name: str, value: msgspec.Raw) -> Any:
+    def _decode_one(self, name: str, decoder: msgspec.json.Decoder[Any], value: msgspec.Raw) -> Any:
         try:
-            return self._decoders[name].decode(value)
+            return decoder.decode(value)
         except Exception as error:  # a type's own validation runs here, and may raise anything
-            raise BadArguments(f"Parameter {name!r} of task {self._name}: {error}.") from error
+            raise BadArguments(f"Parameter {name!r} of task {self._name}: {_one_line(error)}.") from error
 
     def _blame(self, bound: inspect.BoundArguments) -> None:
         """Raise for the first parameter whose value has no JSON form."""
-        for name, value in bound.arguments.items():
+        arguments = dict(bound.arguments)
+        others: dict[str, Any] = {} if self._others is None else arguments.pop(self._others, {})
+        for name, value in (arguments | others).items():
             try:
                 _ENCODER.encode(value)
                 problem = "NaN and infinity have no JSON form" if _has_nan(value) else None
-            except (TypeError, ValueError, OverflowError, RecursionError) as error:
-                problem = str(error)
+            except Exception as error:  # noqa: BLE001 -- see encode
+                problem = _one_line(error)
             if problem is not None:
                 raise BadArguments(f"Parameter {name!r} of task {self._name} can't be sent: {problem}.") from None
 
@@ -159,16 +174,50 @@ def encode(value: Any) -> bytes:
     """
     try:
         data = _ENCODER.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadArguments(f"The value has no JSON form: {error}.") from None
-    if b"null" in data and _has_nan(value):
+        has_nan = b"null" in data and _has_nan(value)
+    except Exception as error:  # noqa: BLE001 -- a value's own conversion runs here, and may raise anything
+        raise BadArguments(f"The value has no JSON form: {_one_line(error)}.") from None
+    if has_nan:
         raise BadArguments("The value contains NaN or infinity, which have no JSON form.")
     return data
 
 
+def encode_plain(body: Any) -> tuple[bytes, str]:
+    """Return the body of a plain message and its content type: bytes as they are, a str in UTF-8, else JSON.
+
+    Raises:
+        BadArguments: it has none of these forms.
+    """
+    match body:
+        case bytes() | bytearray() | memoryview():
+            return bytes(body), "application/octet-stream"
+        case str():
+            try:
+                return body.encode(), "text/plain"
+            except UnicodeEncodeError as error:
+                raise BadArguments(f"The text has no UTF-8 form: {error}. Send it as bytes.") from None
+        case _:
+            return encode(body), "application/json"
+
+
+def check_headers(headers: Mapping[str, Any]) -> None:
+    """Raise if every broker could not carry these headers of a plain message.
+
+    Raises:
+        BadArguments: a name is dibs' own or no text, or a value has no JSON form.
+    """
+    for name, value in headers.items():
+        if not isinstance(name, str) or not name or name.startswith("dibs-"):
+            raise BadArguments(f"Header {name!r}: a header's name is a text that does not begin with 'dibs-'.")
+        try:
+            encode(value)
+        except BadArguments as error:
+            raise BadArguments(f"Header {name!r}: {error}") from None
+
+
 def _to_json(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)  # a pydantic model, without importing pydantic
-    if callable(dump):
+    if callable(dump) and not isinstance(value, type):
         return dump(mode="json")
     raise TypeError(f"a {type(value).__qualname__} has no JSON form")
 
@@ -180,17 +229,30 @@ def _from_json(kind: type, value: Any) -> Any:
     raise TypeError(f"a {kind.__qualname__} has no JSON form")
 
 
+def _one_line(error: Exception) -> str:
+    """Return what an error says; a type's own validation may be long-winded."""
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+
+
+def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that has the annotations: that of a partial, or an object's `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
 def _has_nan(value: Any) -> bool:
     """Tell whether a NaN or infinity is in there; msgspec would write it as null."""
-    match value:
-        case float():
-            return not math.isfinite(value)
-        case dict():
-            return any(_has_nan(item) for item in value.values())
-        case list() | tuple() | set() | frozenset():
-            return any(_has_nan(item) for item in value)
-        case _:
-            return False
+    waiting = [msgspec.to_builtins(value, enc_hook=_to_json)]
+    while waiting:
+        match waiting.pop():
+            case float() as number if not math.isfinite(number):
+                return True
+            case dict() as items:
+                waiting += items.values()
+            case list() | tuple() as items:
+                waiting += items
+    return False
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_to_json)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import select
-import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 from dibs.broker import Broker, Consumer
 from dibs.lifespan import Lifespan
@@ -13,22 +14,21 @@ from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
 from dibs.run import Call, Runner
 
-if TYPE_CHECKING:
-    from dibs.app import Dibs
-
 #: How long an empty queue must stay silent to count as empty, in seconds: RabbitMQ pushes what it has.
 _SILENCE = 0.1
 
 
-def drain(app: Dibs) -> list[Outcome]:
-    """Run what is ready and return the outcomes. See `Dibs.drain`."""
+def drain(broker: Broker, queues: Sequence[str], runner: Runner, lifespan: Lifespan) -> list[Outcome]:
+    """Run what is ready in these queues and return the outcomes. See `Dibs.drain`."""
+    stop = Event()
     if not _has_running_loop():
-        return _drain(app)
-    outcomes: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcomes.extend(_drain(app)), name="dibs-drain")
-    thread.start()
-    thread.join()
-    return outcomes
+        return _drain(broker, queues, runner, lifespan, stop)
+    with ThreadPoolExecutor(1, thread_name_prefix="dibs-drain") as thread:
+        try:
+            return thread.submit(_drain, broker, queues, runner, lifespan, stop).result()
+        except KeyboardInterrupt:
+            stop.set()  # Ctrl-C comes to the main thread; the job that runs can't be interrupted, but it is the last
+            raise
 
 
 def _has_running_loop() -> bool:
@@ -39,17 +39,17 @@ def _has_running_loop() -> bool:
     return True
 
 
-def _drain(app: Dibs) -> list[Outcome]:
-    runner = Runner(app.tasks, app.listeners, unknown_task_limit=app.unknown_task_limit)
-    lifespan = Lifespan(*app.hooks)
-    consumer = app.broker.consume(sorted(app.queue_names), limit=1)
+def _drain(broker: Broker, queues: Sequence[str], runner: Runner, lifespan: Lifespan, stop: Event) -> list[Outcome]:
+    consumer = broker.consume(queues, limit=1)
     try:
         with asyncio.Runner() as loop:
             loop.run(lifespan.start())
             outcomes = []
-            while delivery := _next(app.broker, consumer):
-                outcomes.append(_run(runner, loop, consumer, delivery))
-            loop.run(lifespan.stop())
+            try:
+                while not stop.is_set() and (delivery := _next(broker, consumer)):
+                    outcomes.append(_run(runner, loop, consumer, delivery))
+            finally:
+                loop.run(lifespan.stop())
             return outcomes
     finally:
         consumer.close()
@@ -76,7 +76,7 @@ def _run(runner: Runner, loop: asyncio.Runner, consumer: Consumer, delivery: Del
         elif begun.is_async:
             outcome = loop.run(begun.arun())
         else:
-            outcome = begun.run()
+            outcome = begun.run(passing=(KeyboardInterrupt,))
     finally:
         consumer.settle([(delivery, outcome)])
     return outcome

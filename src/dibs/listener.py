@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from dibs.message import Message
-from dibs.task import Policy
+from dibs.task import Policy, is_async
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -21,4 +20,4 @@ class Listener(msgspec.Struct, frozen=True):
     @property
     def is_async(self) -> bool:
         """Whether it is a coroutine function."""
-        return inspect.iscoroutinefunction(self.function)
+        return is_async(self.function)

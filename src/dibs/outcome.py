@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from dibs.message import Message
+from dibs.errors import BadOption
+from dibs.message import LONGEST_DELAY, Message
 
 #: Why a message was set aside. `crashed` and `expired` are dibs' judgement, `buried` the task's own.
 Reason = Literal[
@@ -62,12 +63,17 @@ class Retry(BaseException):
     """Raised by a task: run me again.
 
     A `BaseException`, so that a task's own `except Exception` does not swallow it.
+
+    Raises:
+        BadOption: the delay is below 0 or over 400 days.
     """
 
     def __init__(self, reason: str = "", *, delay: float | dt.timedelta | None = None) -> None:
         super().__init__(reason)
         #: Seconds until the next attempt; None lets the task's backoff decide.
         self.delay = delay.total_seconds() if isinstance(delay, dt.timedelta) else delay
+        if self.delay is not None and not (isinstance(self.delay, (int, float)) and 0 <= self.delay <= LONGEST_DELAY):
+            raise BadOption(f"Retry(delay={delay!r}): must be from 0 seconds to 400 days.")
 
 
 class Bury(BaseException):

@@ -5,8 +5,9 @@ What follows a failure is decided here, as a value that the supervisor records.
 
 from __future__ import annotations
 
+import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from dibs.errors import BadArguments
 from dibs.listener import Listener
 from dibs.message import Message, now_ms
 from dibs.outcome import Bury, Dead, Done, Outcome, Retry, RetryIn, clip_error
-from dibs.task import AnyTask, Policy
+from dibs.task import AnyTask, ErrorKinds, Policy
 
 #: A job of an unknown task waits at least and at most so long between tries, in seconds.
 _UNKNOWN_WAITS = (1.0, 60.0)
@@ -33,45 +34,69 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     is_async: bool
 
-    def run(self) -> Outcome:
-        """Run a plain function and judge how it ended."""
+    def run(self, *, passing: tuple[type[BaseException], ...] = ()) -> Outcome:
+        """Run a plain function and judge how it ended.
+
+        Args:
+            passing: what is to pass through rather than be judged: the user's Ctrl-C in `app.drain()`. An
+                executor has no terminal, so there it can only be the task's own doing.
+        """
         token = RUNNING.set(CurrentJob(self.message))
         try:
-            return _done(self.function(*self.args, **self.kwargs))
-        except KeyboardInterrupt:
-            raise  # the user's Ctrl-C in `app.drain()`; executors have no terminal
+            result = self.function(*self.args, **self.kwargs)
+        except passing:
+            raise
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is an outcome
             return self._judge(error)
         finally:
             RUNNING.reset(token)
+        return self._never_ran(result) if inspect.isawaitable(result) else _done(result)
 
     async def arun(self) -> Outcome:
-        """Run a coroutine function and judge how it ended."""
+        """Run a coroutine function and judge how it ended; whoever cancels the run sees it cancelled."""
+        import asyncio  # noqa: PLC0415 -- who runs this has it imported
+
         token = RUNNING.set(CurrentJob(self.message))
         try:
             return _done(await self.function(*self.args, **self.kwargs))
-        except KeyboardInterrupt:
-            raise
+        except asyncio.CancelledError as error:
+            running = asyncio.current_task()
+            if running is not None and running.cancelling():
+                raise
+            return self._judge(error)  # something that it waited for was cancelled: a failure like others
         except BaseException as error:  # noqa: BLE001
             return self._judge(error)
         finally:
             RUNNING.reset(token)
 
+    def _never_ran(self, result: Any) -> Outcome:
+        """Return the outcome of a plain function that returned something to await: its work is still to be done."""
+        if inspect.iscoroutine(result):
+            result.close()
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        return Dead(
+            "failed",
+            f"{name} is no coroutine function, but returned something to await, so nothing of it ran. If a decorator "
+            "hides the coroutine function, make the decorator's own function `async def`.",
+        )
+
     def _judge(self, error: BaseException) -> Outcome:
         """Return what is to follow a run that raised."""
         policy, message = self.policy, self.message
-        reason = _find_signal(error)
+        parts = list(_parts(error))
         text = _describe(error)
-        if isinstance(reason, Bury) or isinstance(error, policy.bury_on):
+        if any(isinstance(part, (Bury, policy.bury_on)) for part in parts):
             return Dead("buried", text)
-        is_retried = (
-            isinstance(reason, Retry) or policy.retry_on is None or isinstance(error, policy.retry_on)
-        ) and message.attempt <= policy.retries
-        if not is_retried:
+        asked_for = next((part for part in parts if isinstance(part, Retry)), None)
+        is_wanted = asked_for is not None or policy.retry_on is None or _is_all(error, policy.retry_on)
+        if not is_wanted or message.attempt > policy.retries:
             return Dead("failed", text)
-        asked = reason.delay if isinstance(reason, Retry) else None
+        asked = None if asked_for is None else asked_for.delay
         delay = policy.backoff.delay_after(message.attempt) if asked is None else asked
-        return RetryIn(delay, msgspec.structs.replace(message, attempt=message.attempt + 1, error=text, due=None))
+        following = msgspec.structs.replace(
+            message, attempt=message.attempt + 1, error=text, due=None, unknown_since=None
+        )
+        return RetryIn(delay, following)
 
 
 class Runner:
@@ -149,15 +174,19 @@ def _done(result: Any) -> Outcome:
         return Done(None)  # the work is done, and a result without a JSON form is no reason to do it again
 
 
-def _find_signal(error: BaseException) -> Bury | Retry | None:
-    """Return the control signal in an error; a TaskGroup wraps it. Bury goes before Retry."""
-    if isinstance(error, (Bury, Retry)):
-        return error
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    inner = [_find_signal(one) for one in error.exceptions]
-    buries: list[Bury | Retry] = [one for one in inner if isinstance(one, Bury)]
-    return next(iter(buries + [one for one in inner if isinstance(one, Retry)]), None)
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and, as a TaskGroup wraps what its tasks raise, those in it."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _parts(one)
+
+
+def _is_all(error: BaseException, kinds: ErrorKinds) -> bool:
+    """Tell whether an error is of these kinds, or a group of nothing else."""
+    if isinstance(error, kinds):
+        return True
+    return isinstance(error, BaseExceptionGroup) and all(_is_all(one, kinds) for one in error.exceptions)
 
 
 def _describe(error: BaseException) -> str:

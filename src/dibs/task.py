@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import functools
 import inspect
-import sys
-from collections.abc import Callable, Coroutine, Sequence
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -19,7 +20,8 @@ from dibs.backoff import Backoff
 from dibs.codec import Signature
 from dibs.errors import BadOption, BadTask
 from dibs.job import Job, Prepared
-from dibs.message import DEFAULT_PRIORITY, Message, check_id, check_queue_name, new_id, now_ms
+from dibs.message import DEFAULT_PRIORITY, LONGEST_DELAY, Message, new_id, now_ms
+from dibs.names import check_id, check_queue_name
 
 P = ParamSpec("P")
 #: What a call returns: for a coroutine function the coroutine.
@@ -27,8 +29,10 @@ C = TypeVar("C")
 #: What a run returns: for a coroutine function what the coroutine returns.
 R = TypeVar("R")
 
-#: A year and a bit: further ahead, RabbitMQ's delay levels end.
-LONGEST_DELAY = 400 * 86400.0
+ErrorKinds = type[Exception] | tuple[type[Exception], ...]
+
+#: What a program's main module is called: in itself, and in a child that `multiprocessing` spawned.
+_MAIN = ("__main__", "__mp_main__")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,17 +42,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 8
     backoff: Backoff = Backoff()
     #: Only these are tried again; None: all.
-    retry_on: tuple[type[Exception], ...] | None = None
+    retry_on: ErrorKinds | None = None
     #: These are set aside at once.
-    bury_on: tuple[type[Exception], ...] = ()
+    bury_on: ErrorKinds = ()
     #: Seconds that a run may take; None: as long as it takes.
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise BadOption(f"retries={self.retries}: must be 0 (run once) or more.")
-        if self.timeout is not None and self.timeout <= 0:
-            raise BadOption(f"timeout={self.timeout}: must be above 0 seconds, or None for no limit.")
+        if not (isinstance(self.retries, int) and self.retries >= 0):
+            raise BadOption(f"retries={self.retries!r}: must be 0 (run once) or more.")
+        if self.timeout is not None and not (_is_number(self.timeout) and 0 < self.timeout < math.inf):
+            raise BadOption(f"timeout={self.timeout!r}: must be above 0 seconds, or None for no limit.")
+        if not isinstance(self.backoff, Backoff):
+            raise BadOption(f"backoff={self.backoff!r}: must be a Backoff, as in Backoff(first=15, limit=3600).")
+        for name, kinds in (("retry_on", self.retry_on or ()), ("bury_on", self.bury_on)):
+            listed = kinds if isinstance(kinds, tuple) else (kinds,)
+            if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in listed):
+                raise BadOption(f"{name}={kinds!r}: must be an exception type or a tuple of them.")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +73,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_queue_name(self.queue)
-        if not 0 <= self.priority <= 9:
-            raise BadOption(f"priority={self.priority}: must be from 0 (last) to 9 (first).")
+        if not (isinstance(self.priority, int) and 0 <= self.priority <= 9):
+            raise BadOption(f"priority={self.priority!r}: must be from 0 (last) to 9 (first).")
         if self.delay is not None and self.at is not None:
             raise BadOption("delay= and at= were both given; give one.")
+        if self.at is not None and not isinstance(self.at, dt.datetime):
+            raise BadOption(f"at={self.at!r}: must be an aware datetime. For seconds from now there is delay=.")
         if self.id is not None:
             check_id(self.id)
         self.due(0)
@@ -83,6 +95,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Return the time after which it must not start, in ms since 1970."""
         return _moment("expires", self.expires, now)
 
+    def make_message(
+        self, body: bytes, *, content_type: str, task: str | None = None, headers: Mapping[str, Any] | None = None
+    ) -> Message:
+        """Return the message that is handed over now, with a new id where the caller gave none."""
+        now = now_ms()
+        return Message(
+            body=body,
+            queue=self.queue,
+            id=self.id or new_id(),
+            task=task,
+            content_type=content_type,
+            headers=dict(headers or {}),
+            priority=self.priority,
+            enqueued=now,
+            due=self.due(now),
+            expires=self.deadline(now),
+        )
+
 
 def _moment(name: str, value: float | dt.timedelta | dt.datetime | None, now: int) -> int | None:
     match value:
@@ -96,9 +126,13 @@ def _moment(name: str, value: float | dt.timedelta | dt.datetime | None, now: in
             seconds = value.total_seconds()
         case _:
             seconds = value
-    if not 0 <= seconds <= LONGEST_DELAY:
+    if not (_is_number(seconds) and 0 <= seconds <= LONGEST_DELAY):
         raise BadOption(f"{name}={value!r}: must be from 0 seconds to 400 days.")
     return now + round(seconds * 1000)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 class Task(Generic[P, C, R]):
@@ -120,10 +154,9 @@ class Task(Generic[P, C, R]):
         self.policy = policy
         #: The arguments' form; the worker decodes by it.
         self.signature = Signature(function, name)
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_async(function)
         self._send = send
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
+        functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
         """Call the function here and now, as if it were no task."""
@@ -139,21 +172,8 @@ class Task(Generic[P, C, R]):
         Raises:
             BadArguments: the call doesn't fit the function, or a value has no JSON form.
         """
-        now = now_ms()
-        options = self.options
-        return Prepared(
-            Message(
-                body=self.signature.encode(args, kwargs),
-                queue=options.queue,
-                id=options.id or new_id(),
-                task=self.name,
-                content_type="application/json",
-                priority=options.priority,
-                enqueued=now,
-                due=options.due(now),
-                expires=options.deadline(now),
-            )
-        )
+        body = self.signature.encode(args, kwargs)
+        return Prepared(self.options.make_message(body, content_type="application/json", task=self.name))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Hand a call over. When this returns, it is stored for good (P1).
@@ -214,6 +234,35 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Tell whether a call of it has to be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def check_function(function: Callable[..., Any]) -> None:
+    """Raise if a worker could not call it, or if calling it would do nothing.
+
+    Raises:
+        BadTask: a method, a generator, a class, or nothing that can be called.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not callable(function) or inspect.isclass(function):
+        raise BadTask(f"{name} is no function. Decorate a function that does the work.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BadTask(f"{name} is a generator: calling it runs nothing of it. Return a value instead of yielding.")
+    if inspect.isfunction(function) and _is_in_class(name) and _first_parameter(function) in {"self", "cls"}:
+        raise BadTask(f"{name} is a method; a worker has no object to call it on. Make it a function.")
+
+
+def _is_in_class(qualified_name: str) -> bool:
+    outer = qualified_name.rpartition(".")[0]
+    return bool(outer) and not outer.endswith("<locals>")
+
+
+def _first_parameter(function: Callable[..., Any]) -> str | None:
+    return next(iter(inspect.signature(function).parameters), None)
+
+
 def task_name(function: Callable[..., Any]) -> str:
     """Return `module.function`, by which every process that imports the module knows it."""
     name = getattr(function, "__qualname__", None)
@@ -224,14 +273,13 @@ def task_name(function: Callable[..., Any]) -> str:
     if "." in name:
         raise BadTask(f"{name} is a method; a worker has no object to call it on. Make it a function.")
     module = function.__module__
-    return f"{_main_module() if module == '__main__' else module}.{name}"
+    return f"{_main_module(function) if module in _MAIN else module}.{name}"
 
 
-def _main_module() -> str:
-    """Return the name under which others import the program that is running."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
+def _main_module(function: Callable[..., Any]) -> str:
+    """Return the name under which others import the program that `function` stands in."""
+    # Not sys.modules["__main__"]: in a spawned child that is still another one while the program is imported.
+    main = getattr(inspect.unwrap(function), "__globals__", {})
+    if (spec := main.get("__spec__")) is not None:
         return str(spec.name)  # python -m package.module
-    file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "__main__"
+    return Path(file).stem if (file := main.get("__file__")) else "__main__"

@@ -81,10 +81,12 @@ def test_an_empty_batch_is_nothing(world: World) -> None:
 
 def test_threads_may_share_a_broker(world: World) -> None:
     broker = world.open()
-    threads = [
-        threading.Thread(target=lambda: [broker.send([job("a")]) for _ in range(25)], name=f"sender-{number}")
-        for number in range(8)
-    ]
+
+    def send() -> None:
+        for _ in range(25):
+            broker.send([job("a")])
+
+    threads = [threading.Thread(target=send, name=f"sender-{number}") for number in range(8)]
 
     for thread in threads:
         thread.start()

@@ -46,5 +46,5 @@ def test_the_standard_library_is_found_and_no_package_of_others() -> None:
     paths = stdlib_census.standard_library()
 
     assert ast.__file__ in paths
-    assert len(paths) > 1000
+    assert len(paths) > 500  # Debian leaves the tests of the library out
     assert not any("site-packages" in path for path in paths)

@@ -24,3 +24,12 @@ resize.using(delay=60).enqueue(7)  # refused
 resize.using(colour="red")  # refused
 welcome.enqueue("7")  # refused
 number: int = resize("x")  # refused
+resize.aenqueue("x", 1, 2)  # refused
+resize.using(delay="60")  # refused
+app.task(retries="3")  # refused
+app.task(retry_on="ValueError")  # refused
+app.queue("q", type="stream")  # refused
+app.send("q")  # refused
+app.consumer("q")(resize)  # refused
+app.enqueue_many([resize.enqueue("x")])  # refused
+result: int = resize.enqueue("x")  # refused

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dibs import Dibs
 from dibs.brokers.sqlite import SqliteBroker
 from dibs.errors import BrokerBusy, DibsError, HandoverUncertain, JobExists, StoreUnusable, UsageError
 from dibs.message import Message
@@ -256,6 +257,23 @@ def test_a_job_in_the_callers_transaction_is_noticed_though_nobody_is_woken(worl
 
     assert consumer.timeout() <= 1.0
     assert len(receive(consumer, 1)) == 1
+
+
+def test_an_app_enqueues_in_a_transaction_that_holds_the_write_lock_already(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shop.db'}?share=1"
+    Dibs(url).broker.declare([])  # as an earlier process did
+    app = Dibs(url, handover_timeout=0.5)
+    task = app.task(name="invoice")(lambda: None)
+    connection = sqlite3.connect(tmp_path / "shop.db")
+    connection.execute("CREATE TABLE orders (id TEXT)")
+
+    with connection:
+        connection.execute("INSERT INTO orders VALUES ('one')")
+        app.enqueue_in(connection, [task.prepare()])
+
+    connection.close()
+    assert [info.ready for info in app.broker.queues()] == [1]
+    app.close()
 
 
 def test_a_taken_id_leaves_the_callers_transaction_as_it_was(world: SqliteWorld) -> None:

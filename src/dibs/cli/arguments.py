@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dibs.errors import BadArguments
+from dibs.errors import BadArguments, UsageError
+from dibs.text import visible
 
 if TYPE_CHECKING:
     from dibs.app import Dibs
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
 
 #: The exit code when the user was asked and said no.
 DECLINED = 3
+#: Seconds that a command waits for the broker: somebody is looking on.
+_PATIENCE = 5.0
 
 
 def add_broker(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which broker is meant."""
-    parser.add_argument("--url", help="the broker (default: $DIBS_URL, the app's own, or sqlite:///dibs.db)")
+    parser.add_argument("--url", help="the broker (default: the app's own, $DIBS_URL, or sqlite:///dibs.db)")
     parser.add_argument("--app", default=os.environ.get("DIBS_APP"), help="module:app (default: $DIBS_APP)")
 
 
@@ -35,23 +39,53 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def open_app(options: argparse.Namespace) -> Dibs:
-    """Return the app that is meant: the one that is named, or one without tasks.
+@contextmanager
+def open_app(options: argparse.Namespace) -> Iterator[Dibs]:
+    """Yield the app that is meant: the one that is named, or one without tasks; close it at the end.
 
     Only at a terminal does it create the default file, so that a misplaced cron job says so instead of handing
     its jobs to nobody.
+
+    Raises:
+        UsageError: its broker is in this process alone, so a command would talk to itself.
     """
+    import logging  # noqa: PLC0415
+
     from dibs.app import Dibs  # noqa: PLC0415
     from dibs.loading import load_app  # noqa: PLC0415
 
+    logging.getLogger("dibs").addHandler(logging.NullHandler())  # what is wrong in the end is raised
     app = load_app(options.app) if options.app else Dibs()
-    app.use(options.url, may_create=sys.stdin.isatty())
-    return app
+    app.use(options.url, may_create=has_terminal(), patience=_PATIENCE)
+    try:
+        if not app.broker.capabilities.is_shared:
+            raise UsageError(
+                f"{app.broker.location} is in one process alone, so this command would only talk to itself. Name "
+                "another broker with --url or DIBS_URL."
+            )
+        yield app
+    finally:
+        app.close()
 
 
-def open_broker(options: argparse.Namespace) -> Broker:
-    """Return the broker that is meant, with the app's queues declared where an app is named."""
-    return open_app(options).broker
+@contextmanager
+def open_broker(options: argparse.Namespace) -> Iterator[Broker]:
+    """Yield the broker that is meant, with the app's queues declared where an app is named."""
+    with open_app(options) as app:
+        yield app.broker
+
+
+def has_terminal() -> bool:
+    """Tell whether somebody sits there who can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def at_least_one(text: str) -> int:
+    """Read an option that counts something."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is below 1.")
+    return number
 
 
 def read_json(text: str, what: str) -> Any:
@@ -63,7 +97,7 @@ def read_json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        hint = f" A string needs its quotes: '{json.dumps(text)}'." if text[:1] not in "[{" else ""
+        hint = "" if text[:1] in {"[", "{", '"'} else f" A string needs its quotes: '{json.dumps(text)}'."
         raise BadArguments(f"{what} is no JSON: {text!r} ({error}).{hint}") from None
 
 
@@ -71,10 +105,13 @@ def confirm(options: argparse.Namespace, question: str) -> bool:
     """Tell whether to go on: `--yes`, or the user's own word. Without a terminal nobody can be asked."""
     if options.yes:
         return True
-    if not sys.stdin.isatty():
+    if not has_terminal():
         print(f"dibs: {question} Nobody is there to be asked; give --yes.", file=sys.stderr)
         return False
-    return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
 
 
 def print_json(value: Any) -> None:
@@ -88,7 +125,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
         print(empty)
         return
     names = list(rows[0])
-    cells = [["-" if row[name] is None else str(row[name]) for name in names] for row in rows]
+    cells = [
+        ["-" if row[name] is None else " ".join(visible(str(row[name])).split()) for name in names] for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     is_number = [all(isinstance(row[name], int | None) for row in rows) for name in names]
     for line in [names, *cells]:

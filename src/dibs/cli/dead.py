@@ -7,8 +7,19 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dibs.cli.arguments import DECLINED, add_broker, add_json, add_yes, confirm, open_broker, print_json, print_table
+from dibs.cli.arguments import (
+    DECLINED,
+    add_broker,
+    add_json,
+    add_yes,
+    at_least_one,
+    confirm,
+    open_broker,
+    print_json,
+    print_table,
+)
 from dibs.errors import UsageError
+from dibs.text import visible
 
 if TYPE_CHECKING:
     from dibs.broker import Broker
@@ -27,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     listing = verbs.add_parser("list", help="list dead letters, oldest first")
     listing.add_argument("queue", metavar="QUEUE")
-    listing.add_argument("--limit", type=int, default=50, help="how many (50)")
+    listing.add_argument("--limit", type=at_least_one, default=50, metavar="N", help="how many (50)")
     listing.add_argument("--after", metavar="ID", help="go on behind this one")
     add_json(listing)
     listing.set_defaults(run=list_dead)
@@ -52,7 +63,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def list_dead(options: argparse.Namespace) -> int:
     """Print a page of dead letters."""
-    letters = open_broker(options).dead(options.queue, limit=options.limit, after=options.after)
+    with open_broker(options) as broker:
+        letters = broker.dead(options.queue, limit=options.limit, after=options.after)
     if options.json:
         print_json([_as_json(letter) for letter in letters])
         return 0
@@ -63,7 +75,7 @@ def list_dead(options: argparse.Namespace) -> int:
             "reason": letter.reason,
             "attempts": letter.message.attempt,
             "died": _show_time(letter.died),
-            "error": letter.error.strip().splitlines()[-1][:80] if letter.error.strip() else "",
+            "error": visible(letter.error.strip()).rpartition("\n")[2][:80],
         }
         for letter in letters
     ]
@@ -73,7 +85,8 @@ def list_dead(options: argparse.Namespace) -> int:
 
 def show_dead(options: argparse.Namespace) -> int:
     """Print one dead letter with its error and its message as it came."""
-    letter = next((one for one in _all(open_broker(options), options.queue) if one.message.id == options.id), None)
+    with open_broker(options) as broker:
+        letter = next((one for one in _all(broker, options.queue) if one.message.id == options.id), None)
     if letter is None:
         raise UsageError(f"Queue {options.queue!r} has no dead letter {options.id!r}. See dibs dead list.")
     if options.json:
@@ -81,30 +94,31 @@ def show_dead(options: argparse.Namespace) -> int:
         return 0
     for name, value in _as_json(letter).items():
         if name not in {"error", "body"} and value not in (None, {}):
-            print(f"{name + ':':12} {value}")
-    print(f"\n{letter.error.rstrip()}\n\n{letter.message.body.decode('utf-8', 'backslashreplace')}")
+            print(f"{name + ':':12} {visible(str(value))}")
+    body = letter.message.body.decode("utf-8", "backslashreplace")
+    print(f"\n{visible(letter.error.rstrip())}\n\n{visible(body)}")
     return 0
 
 
 def replay(options: argparse.Namespace) -> int:
     """Put dead letters back into their queue."""
-    broker = open_broker(options)
     _check_choice(options)
-    if options.all and not confirm(options, f"Put every dead letter of {options.queue} back into the queue?"):
-        return DECLINED
-    return _count(broker.replay(options.queue, None if options.all else options.ids), "replayed", options)
+    with open_broker(options) as broker:
+        if options.all and not confirm(options, f"Put every dead letter of {options.queue} back into the queue?"):
+            return DECLINED
+        return _count(broker.replay(options.queue, None if options.all else options.ids), "replayed", options)
 
 
 def drop(options: argparse.Namespace) -> int:
     """Delete dead letters for good."""
-    broker = open_broker(options)
     _check_choice(options)
-    what = "every dead letter" if options.all else f"{len(options.ids)} dead letters"
-    if not confirm(options, f"Delete {what} of {options.queue} for good?"):
-        return DECLINED
-    if options.all:
-        return _count(broker.purge(options.queue, state="dead"), "dropped", options)
-    return _count(broker.drop(options.queue, options.ids), "dropped", options)
+    with open_broker(options) as broker:
+        what = "every dead letter" if options.all else f"the dead letter{'s' * (len(options.ids) > 1)} named"
+        if not confirm(options, f"Delete {what} of {options.queue} at {broker.location} for good?"):
+            return DECLINED
+        if options.all:
+            return _count(broker.purge(options.queue, state="dead"), "dropped", options)
+        return _count(broker.drop(options.queue, options.ids), "dropped", options)
 
 
 def _check_choice(options: argparse.Namespace) -> None:

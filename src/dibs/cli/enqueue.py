@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
-from dibs.cli.arguments import read_json
+from dibs.cli.arguments import open_app, read_json
 from dibs.errors import BadArguments, UnknownTask
 
 if TYPE_CHECKING:
@@ -29,19 +28,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Hand the job over and print its id."""
-    from dibs.loading import load_app  # noqa: PLC0415
-
     module, colon, rest = options.task.partition(":")
     attribute, dot, name = rest.partition(".")
     if not (colon and dot and name):
         raise UnknownTask(f"{options.task!r} names no task. Write module:app.task, e.g. shop:app.resize.")
     args = [read_json(text, f"Argument {number}") for number, text in enumerate(options.args, 1)]
     kwargs = dict(_read_keyword(text) for text in options.kw)
-    app = load_app(f"{module}:{attribute}")
-    app.use(options.url, may_create=sys.stdin.isatty())
-    task = _find(app, name).using(queue=options.queue, delay=options.delay, id=options.id)
-    print(task.enqueue(*args, **kwargs).id)
-    app.close()
+    options.app = f"{module}:{attribute}"
+    with open_app(options) as app:
+        task = _find(app, name).using(queue=options.queue, delay=options.delay, id=options.id)
+        print(task.enqueue(*args, **kwargs).id)
     return 0
 
 

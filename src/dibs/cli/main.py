@@ -6,19 +6,22 @@ A command's own imports wait until it runs, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from dibs.cli import dead, demo, enqueue, purge, queues, send, worker
 from dibs.errors import BrokerError, DibsError
+from dibs.url import mask
 
 _EXIT_CODES = """\
 exit codes:
   0  done
-  1  the broker could not do it, or a promise of the demo was broken
+  1  the broker or the system could not do it, or a promise of the demo was broken
   2  the command was wrong: options, names, URL, app, JSON
-  3  the user said no
+  3  not confirmed: the user said no, or nobody was there to be asked
   130  interrupted
 
 environment:
@@ -31,29 +34,58 @@ _COMMANDS = (worker, send, enqueue, queues, dead, purge, demo)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is no error
+    options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except BrokerError as error:
         return _complain(error, 1)
     except DibsError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _drop_output()
         return 0
+    except OSError as error:
+        _drop_output()
+        return _complain(error, 1)
+
+
+def _drop_output() -> None:
+    """Let what stdout did not take go: Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Repeats what it can't read, but not a password in it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(mask(message))
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that costs more than all the rest of the parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"dibs {version('dibs')}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dibs",
         description="A work queue: hand jobs over, let any number of workers compete for them.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add(commands)
@@ -61,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"dibs: {error}", file=sys.stderr)
+    print(f"dibs: {mask(str(error))}", file=sys.stderr)
     return code
 
 

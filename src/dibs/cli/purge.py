@@ -23,8 +23,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Ask, purge, and say how many."""
-    broker = open_broker(options)
-    if not confirm(options, f"Delete every {options.state} message of {options.queue} at {broker.location}?"):
-        return DECLINED
-    print(f"purged {broker.purge(options.queue, state=options.state)}")
+    with open_broker(options) as broker:
+        if not confirm(options, f"Delete every {options.state} message of {options.queue} at {broker.location}?"):
+            return DECLINED
+        print(f"purged {broker.purge(options.queue, state=options.state)}")
     return 0

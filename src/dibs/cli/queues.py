@@ -25,13 +25,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the table."""
     import msgspec  # noqa: PLC0415
 
-    app = open_app(options)
-    broker = app.broker
-    rows = [msgspec.to_builtins(info) for info in broker.queues(app.queue_names | set(options.names))]
+    with open_app(options) as app:
+        rows = [msgspec.to_builtins(info) for info in app.broker.queues(app.queue_names | set(options.names))]
+        location = app.broker.location
     if options.json:
         print_json(rows)
     else:
-        print(broker.location)
+        print(location)
         print_table(rows, "no queues")
-    app.close()
     return 0

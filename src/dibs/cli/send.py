@@ -23,10 +23,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Hand the messages over and print their ids."""
-    app = open_app(options)
-    if not options.app:
-        app.queue(options.queue)
-    for text in options.texts:
-        print(app.send(options.queue, text, delay=options.delay))
-    app.close()
+    with open_app(options) as app:
+        if not options.app:
+            app.queue(options.queue)
+        for text in options.texts:
+            print(app.send(options.queue, text, delay=options.delay), flush=True)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 
 _HELP = "run a worker"
@@ -26,10 +25,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--url", help="the broker (default: the app's own)")
     parser.add_argument(
-        "-q", "--queue", action="append", default=[], dest="queues", help="only this queue; may be repeated"
+        "-q",
+        "--queue",
+        action="append",
+        default=[],
+        dest="queues",
+        metavar="QUEUE",
+        help="only this queue; may be repeated",
     )
-    parser.add_argument("-c", "--slots", type=int, default=1, help="jobs that an executor runs at a time (1)")
-    parser.add_argument("-p", "--processes", type=int, help="executors (one per CPU that may be used)")
+    parser.add_argument(
+        "-c", "--slots", type=int, default=1, metavar="N", help="jobs that an executor runs at a time (1)"
+    )
+    parser.add_argument("-p", "--processes", type=int, metavar="N", help="executors (one per CPU that may be used)")
     parser.add_argument("--burst", action="store_true", help="end when nothing is ready")
     parser.add_argument("--reload", action="store_true", help="start anew when a .py file below here changes")
     parser.add_argument(
@@ -40,6 +47,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the worker."""
+    import logging  # noqa: PLC0415
+
     from dibs.worker.options import WorkerOptions  # noqa: PLC0415
     from dibs.worker.reload import run_reloading  # noqa: PLC0415
     from dibs.worker.supervisor import Supervisor  # noqa: PLC0415

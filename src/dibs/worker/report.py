@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dibs.message import Delivery
 from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.text import visible
 
 log = logging.getLogger("dibs.worker")
 
@@ -33,4 +34,4 @@ def ids(deliveries: Iterable[Delivery]) -> str:
 
 def _last_line(error: str) -> str:
     lines = error.strip().splitlines()
-    return lines[-1][:200] if lines else ""
+    return visible(lines[-1][:200]) if lines else ""

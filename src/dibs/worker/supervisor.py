@@ -17,7 +17,7 @@ import msgspec
 
 from dibs.broker import Broker, Consumer
 from dibs.brokers import connect
-from dibs.errors import AppNotFound, BrokerError, ReceiptLost, UnknownQueue
+from dibs.errors import AppNotFound, BadURL, BrokerError, DibsError, ReceiptLost, UnknownQueue
 from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
 from dibs.worker.child import Child, Death
@@ -27,6 +27,7 @@ from dibs.worker.pause import Pause
 from dibs.worker.report import ids, report
 from dibs.worker.signals import Signals
 from dibs.worker.slots import Slots
+from dibs.worker.window import MOST
 
 log = logging.getLogger("dibs.worker")
 
@@ -71,6 +72,7 @@ class Supervisor:
         Raises:
             AppNotFound: the app can't be imported. What to show is its text.
             UnknownQueue: `-q` names a queue that the app does not.
+            BadURL: the app's broker can't be shared with other processes.
             BrokerError: the broker can't be used.
         """
         with Signals() as signals:
@@ -154,7 +156,7 @@ class Supervisor:
         if self._consumer is None and self._failure is None:
             try:
                 self._connect(ready)
-            except (BrokerError, UnknownQueue) as error:
+            except DibsError as error:
                 self._fail(error)
                 return
         child.is_ready = True
@@ -181,17 +183,22 @@ class Supervisor:
         if not names:
             raise UnknownQueue(f"{options.app} has no task, no consumer and no queue: there is nothing to work on.")
         self._queues = options.queues or tuple(names)
-        limit = options.slots * options.executors
+        most = max(options.slots, MOST) * options.executors
         self._broker = connect(ready.url, namespace=ready.namespace, may_declare=ready.may_declare)
+        if not self._broker.capabilities.is_shared:
+            raise BadURL(
+                f"{self._broker.location} can't be reached from other processes, so a worker would wait for ever. "
+                "Use app.drain() in the process itself, or a broker that is shared, such as sqlite:///dibs.db."
+            )
         self._broker.declare(ready.queues)
-        self._consumer = self._broker.consume(self._queues, limit=limit)
+        self._consumer = self._broker.consume(self._queues, limit=most)
         self._selector.register(self._consumer, selectors.EVENT_READ, self._consumer)
         log.info(
             "worker ready worker=%s broker=%s queues=%s slots=%d tasks=%d",
             f"{socket.gethostname()}:{os.getpid()}",
             self._broker.location,
             ",".join(self._queues),
-            limit,
+            options.slots * options.executors,
             len(ready.tasks),
         )
 
@@ -342,6 +349,7 @@ class Supervisor:
         for child in busy:
             child.kill()
             child.reap(is_waiting=True)
+            self._read(child)  # what it said before that counts
         held = self._slots.clear()
         if held:
             log.warning("handed back unfinished jobs=%s", ids(held))
@@ -356,6 +364,8 @@ class Supervisor:
             if self._broker is not None:
                 self._broker.close()
             self._selector.close()
+            for child in self._slots.children:
+                child.close()
 
     def _end_children(self, children: list[Child]) -> None:
         for child in children:

@@ -20,7 +20,8 @@ from dibs.brokers.rabbitmq.intake import Intake
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, Names, Topology
 from dibs.errors import MessageTooLarge, UnknownQueue, UsageError
-from dibs.message import DEAD_SUFFIX, Message
+from dibs.message import Message
+from dibs.names import DEAD_SUFFIX
 from dibs.outcome import DeadLetter
 from dibs.url import Address
 

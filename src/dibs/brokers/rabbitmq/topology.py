@@ -16,7 +16,7 @@ from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.fields import SHORT_STRING_BYTES
 from dibs.errors import BadName, BadOption, QueueMismatch
-from dibs.message import DEAD_SUFFIX
+from dibs.names import DEAD_SUFFIX
 
 _log = logging.getLogger("dibs.rabbitmq")
 

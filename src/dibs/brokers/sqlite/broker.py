@@ -75,8 +75,13 @@ class SqliteBroker:
     def declare(self, queues: Sequence[Queue]) -> None:
         """Make these queues, where they don't exist."""
         opened = self._open()
-        with opened.connection() as connection, opened.store.write(connection):
-            connection.executemany(ADD_QUEUE, [(self._prefix + queue.name,) for queue in queues])
+        with opened.connection() as connection:
+            with opened.store.read():
+                known = {name for (name,) in connection.execute(counts.NAMES)}
+            missing = [(stored,) for queue in queues if (stored := self._prefix + queue.name) not in known]
+            if missing:
+                with opened.store.write(connection):
+                    connection.executemany(ADD_QUEUE, missing)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Hand messages over, all or none: they are on disk when this returns. See `Broker.send`."""

@@ -11,7 +11,7 @@ from dibs.brokers.sqlite.dead import BATCH
 from dibs.brokers.sqlite.liveness import Standing, Worker, examine
 from dibs.brokers.sqlite.store import Store
 
-_NAMES = "SELECT name FROM dibs_queues ORDER BY name"
+NAMES = "SELECT name FROM dibs_queues ORDER BY name"
 # Each is served by its state's own index alone, but for the few that are running.
 _READY = "SELECT queue, count(*) FROM dibs_jobs WHERE state = 0 GROUP BY queue"
 _DELAYED = "SELECT queue, count(*) FROM dibs_jobs WHERE state = 1 GROUP BY queue"
@@ -32,7 +32,7 @@ _PURGE = {
 
 def queues(store: Store, connection: sqlite3.Connection, *, prefix: str) -> list[QueueInfo]:
     """Return all queues whose name begins with `prefix`, without it."""
-    names = [name for (name,) in connection.execute(_NAMES) if name.startswith(prefix)]
+    names = [name for (name,) in connection.execute(NAMES) if name.startswith(prefix)]
     ready, delayed, running, dead = (
         dict(connection.execute(statement).fetchall()) for statement in (_READY, _DELAYED, _RUNNING, _DEAD)
     )

@@ -177,21 +177,19 @@ class Store:
     def _prepare(self, *, may_share: bool) -> None:
         """Bring the file into WAL mode and see that it has dibs' tables."""
         connection = self.connect(synchronous="FULL")
-        deadline = time.monotonic() + self._timeout
         try:
+            if self._is_prepared(
+                connection
+            ):  # nearly always: no write lock is needed, which others may hold for long
+                self.check_version(connection)
+                return
+            deadline = time.monotonic() + self._timeout
             with self.line.turn(deadline):
-                tables = {name for (name,) in connection.execute(_TABLES)}
-                if "dibs_meta" not in tables and tables and not may_share:
-                    raise StoreUnusable(
-                        f"{self.path} is a SQLite database but not dibs': it has the tables "
-                        f"{', '.join(sorted(tables)[:5])}. Name another file in DIBS_URL, or add ?share=1 if dibs "
-                        "shall make its tables (dibs_…) in there."
-                    )
-                if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                    connection.execute("PRAGMA journal_mode = WAL")
+                self._check_owner(connection, may_share=may_share)
+                connection.execute("PRAGMA journal_mode = WAL")
                 self._begin(connection, deadline)
                 try:
-                    if "dibs_meta" not in {name for (name,) in connection.execute(_TABLES)}:
+                    if not _has_tables(connection):
                         self._create_tables(connection)
                     self.check_version(connection)
                     connection.execute("COMMIT")
@@ -202,6 +200,17 @@ class Store:
             raise BrokerBusy(self._busy_text()) from busy
         finally:
             self.disconnect(connection)
+
+    def _is_prepared(self, connection: sqlite3.Connection) -> bool:
+        return connection.execute("PRAGMA journal_mode").fetchone() == ("wal",) and _has_tables(connection)
+
+    def _check_owner(self, connection: sqlite3.Connection, *, may_share: bool) -> None:
+        tables = sorted(name for (name,) in connection.execute(_TABLES))
+        if tables and not may_share and not _has_tables(connection):
+            raise StoreUnusable(
+                f"{self.path} is a SQLite database but not dibs': it has the tables {', '.join(tables[:5])}. Name "
+                "another file in DIBS_URL, or add ?share=1 if dibs shall make its tables (dibs_…) in there."
+            )
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
         statement = ""
@@ -281,6 +290,10 @@ def _check_place(path: Path, *, may_create: bool) -> None:
     with translated(path):
         # SQLite gives the -wal and -shm files the database's own mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    return ("dibs_meta",) in connection.execute(_TABLES).fetchall()
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
