@@ -1,0 +1,56 @@
+# Everything starts here. A fresh clone needs nothing but Python 3.11 or newer: the targets below set up the rest.
+#
+#   PYTHON=/path/to/python make …    choose the interpreter for .venv
+#   make test ARGS="-k fair -x"      hand arguments to pytest
+
+PYTHON ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --durations=15
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types docs format system clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.installed ## See dibs at work: three workers, one of them killed (sets up .venv first)
+	$(BIN)/dibs demo
+
+test: system $(VENV)/.installed-dev ## Run all tests (sets up .venv, RabbitMQ and Go first)
+	$(PYTEST) $(ARGS)
+
+check: lint types docs test ## The whole gate: format, lint, types, docs, tests
+
+lint: $(VENV)/.installed-dev ## Check format and style
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(VENV)/.installed-dev ## Check types with mypy (strict) and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.installed-dev ## Build the site into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+
+format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+system: ## Install what the tests need from the system: RabbitMQ, Go, amqp-tools
+	@tools/setup system
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) docs/_build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The stamps stand in .venv, so that they go when it goes.
+$(VENV)/.installed: pyproject.toml tools/setup
+	@tools/setup venv rabbitmq
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml tools/setup
+	@tools/setup venv dev
+	@touch $@ $(VENV)/.installed
