@@ -45,7 +45,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retry_on: ErrorKinds | None = None
     #: These are set aside at once.
     bury_on: ErrorKinds = ()
-    #: Seconds that a run may take; None: as long as it takes.
+    #: Seconds that a run may take; None: as long as it takes. Not enforced yet.
     timeout: float | None = None
 
     def __post_init__(self) -> None:

@@ -331,7 +331,9 @@ class Supervisor:
         except BrokerError as error:
             self._pause(error)
             return False
-        return not any(info.ready for info in infos if info.name in self._queues)
+        # A queue that does not count this consumer yet can't say that it is empty: after a restart RabbitMQ is
+        # still bringing it up.
+        return not any(info.ready or not info.consumers for info in infos if info.name in self._queues)
 
     def _is_over(self) -> bool:
         if not self._is_stopping:
