@@ -128,7 +128,8 @@ class ReceiptLost(BrokerError):
     Their jobs are in other hands, or will be. Nothing was changed for them.
     """
 
-    def __init__(self, text: str, *, deliveries: Sequence[Delivery]) -> None:
-        super().__init__(text)
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        ids = ", ".join(delivery.message.id for delivery in deliveries)
+        super().__init__(f"No longer held by this consumer: {ids}. Their outcome was refused, nothing was changed.")
         #: The deliveries whose outcome was refused.
         self.deliveries = tuple(deliveries)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
@@ -215,7 +214,7 @@ class MemoryConsumer:
 
     def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Record outcomes. See `Consumer.settle`."""
-        lost = deque[Delivery]()
+        lost: list[Delivery] = []
         with self._broker._lock:  # noqa: SLF001
             for delivery, outcome in outcomes:
                 entry = self._broker._entries.get(delivery.message.id)  # noqa: SLF001
@@ -225,10 +224,7 @@ class MemoryConsumer:
                     self._record(entry, outcome)
         self._broker._wake()  # noqa: SLF001
         if lost:
-            ids = ", ".join(delivery.message.id for delivery in lost)
-            raise ReceiptLost(
-                f"No longer held by this consumer: {ids}. Their outcome was not recorded.", deliveries=lost
-            )
+            raise ReceiptLost(lost)
 
     def keep_open(self) -> Sequence[int]:
         """Return nothing: no other process can take over."""

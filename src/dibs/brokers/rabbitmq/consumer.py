@@ -106,10 +106,7 @@ class RabbitConsumer:
         if acks or nacks:
             intake.link.post(intake.let_go, generation, acks, nacks)
         if lost:
-            ids = ", ".join(delivery.message.id for delivery in lost)
-            raise ReceiptLost(
-                f"No longer held by this consumer: {ids}. Their outcome was not recorded.", deliveries=lost
-            )
+            raise ReceiptLost(lost)
 
     def keep_open(self) -> Sequence[int]:
         """Return nothing: the connection alone tells the server who lives."""

@@ -90,11 +90,7 @@ class SqliteConsumer:
         if again:  # this worker may have no room for them
             self._board.wake(again, len(again))
         if lost:
-            raise ReceiptLost(
-                f"{len(lost)} of {len(outcomes)} deliveries were not this worker's any more; their outcome was "
-                f"refused, nothing was changed for them: {', '.join(each.message.id for each in lost[:5])}.",
-                deliveries=lost,
-            )
+            raise ReceiptLost(lost)
 
     def keep_open(self) -> Sequence[int]:
         """Descriptors that every executor holds open while it lives: the lock, and the FIFO that others watch."""
