@@ -47,7 +47,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         except passing:
             raise
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is an outcome
-            return self._judge(error)
+            return self.judge(error)
         finally:
             RUNNING.reset(token)
         return self._never_ran(result) if inspect.isawaitable(result) else _done(result)
@@ -63,9 +63,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             running = asyncio.current_task()
             if running is not None and running.cancelling():
                 raise
-            return self._judge(error)  # something that it waited for was cancelled: a failure like others
+            return self.judge(error)  # something that it waited for was cancelled: a failure like others
         except BaseException as error:  # noqa: BLE001
-            return self._judge(error)
+            return self.judge(error)
         finally:
             RUNNING.reset(token)
 
@@ -80,7 +80,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             "hides the coroutine function, make the decorator's own function `async def`.",
         )
 
-    def _judge(self, error: BaseException) -> Outcome:
+    def judge(self, error: BaseException) -> Outcome:
         """Return what is to follow a run that raised."""
         policy, message = self.policy, self.message
         parts = list(_parts(error))
@@ -122,9 +122,9 @@ class Runner:
         try:
             args, kwargs = task.signature.decode(message.body)
         except codec.Unreadable as error:
-            return Dead("unreadable", str(error))
+            return Dead("unreadable", clip_error(str(error)))
         except BadArguments as error:
-            return Dead("bad-arguments", str(error))
+            return Dead("bad-arguments", clip_error(str(error)))
         return Call(
             message=message,
             function=task.function,

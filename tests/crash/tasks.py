@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import stat
 import time
 
 from dibs import Dibs, Message, current_job
@@ -32,6 +33,29 @@ async def awork(key: str, seconds: float = 0.0) -> None:
     record(LOG, "start", key)
     await asyncio.sleep(seconds)
     record(LOG, "end", key)
+
+
+@app.task(queue="async", retries=0)
+async def cancel_itself(key: str) -> None:
+    """Cancel the coroutine that runs, as a misused timeout does."""
+    record(LOG, "start", key)
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(60)
+
+
+@app.task
+def babble(key: str) -> None:
+    """Write text to descriptors that are not its own."""
+    record(LOG, "start", key)
+    for descriptor in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, b"hello, world\n" * 10)
+        except OSError:
+            continue
+    time.sleep(60)
 
 
 @app.task

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import msgspec
 import pytest
 
 from tests.crash.conftest import Stage
@@ -98,6 +99,55 @@ def test_the_innocent_beside_a_killer_lose_no_attempt(stage: Stage) -> None:
     assert letter.reason == "crashed"
     assert worker.log.count("WARNING executor died") <= 5
     assert worker.log.count("job will be tried again") == 2  # the killer's first two crashes, and nobody else's
+
+
+def test_executors_that_die_together_are_all_replaced(stage: Stage) -> None:
+    worker = stage.worker("-p", "4")
+    until(lambda: len(worker.executors) == 4)
+
+    for pid in worker.executors:
+        os.kill(pid, signal.SIGKILL)
+    stage.enqueue("work", "a")
+
+    stage.wait_for("end", 1)
+    until(lambda: len(worker.executors) == 4)
+
+
+def test_a_coroutine_that_cancels_itself_has_failed_and_its_slot_is_free(stage: Stage) -> None:
+    stage.worker("-p", "1")
+
+    stage.enqueue("cancel_itself", "a")
+    stage.enqueue("awork", "b")
+
+    stage.wait_for("end", 1)
+    until(lambda: [letter.reason for letter in stage.app.broker.dead("async", limit=5)] == ["failed"])
+
+
+def test_a_job_that_writes_to_its_executors_line_is_found_out(stage: Stage) -> None:
+    stage.worker("-p", "1")
+
+    stage.enqueue("babble", "a")
+    stage.enqueue("work", "b")
+
+    stage.wait_for("end", 1)
+    until(lambda: [letter.reason for letter in stage.app.broker.dead("default", limit=5)] == ["crashed"])
+
+
+def test_a_job_that_has_crashed_before_runs_alone_and_holds_nobody_up(stage: Stage) -> None:
+    stage.worker("-p", "1", "-c", "4")
+    work = stage.app.get_task("tests.crash.tasks.work")
+    stage.enqueue("work", "long", 4.0)
+    stage.wait_for("start", 1)
+    suspect = msgspec.structs.replace(work.prepare("suspect", 1.0).message, crashes=1)
+
+    stage.app.broker.send([suspect])
+    for number in range(8):
+        stage.enqueue("work", f"quick-{number}", 0.01)
+
+    ends = stage.wait_for("end", 10)
+    assert ends[-1].key == "long"
+    (alone,) = (event.pid for event in ends if event.key == "suspect")
+    assert alone not in {event.pid for event in ends if event.key == "long"}
 
 
 def test_a_job_that_crashes_once_is_done_the_second_time(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -27,6 +28,33 @@ def test_a_running_job_may_finish(stage: Stage, number: signal.Signals) -> None:
     assert [event.key for event in stage.events("end")] == ["running"]
     stage.worker("-p", "1")
     assert [event.key for event in stage.wait_for("end", 2)] == ["running", "waiting"]
+
+
+def test_a_signal_to_all_processes_of_a_worker_is_no_crash(stage: Stage) -> None:
+    worker = stage.worker("-p", "1")
+    stage.enqueue("work", "running", 1.0)
+    stage.wait_for("start", 1)
+
+    for pid in (*worker.executors, worker.pid):
+        os.kill(pid, signal.SIGTERM)
+
+    assert worker.wait() == 0
+    assert [event.key for event in stage.events("end")] == ["running"]
+
+
+def test_a_stopping_worker_gives_back_those_that_were_to_run_alone(stage: Stage) -> None:
+    stopping = stage.worker("-p", "1", "-c", "2", "--grace", "60")
+    stage.enqueue("work", "a", 2.0)
+    stage.enqueue("work", "b", 2.0)
+    (start, _) = stage.wait_for("start", 2)
+
+    stopping.signal(signal.SIGTERM)
+    until(lambda: "stopping" in stopping.log)
+    os.kill(start.pid, signal.SIGKILL)
+
+    assert stopping.wait(10.0) == 0
+    stage.worker("-p", "2")
+    assert {event.key for event in stage.wait_for("end", 2)} == {"a", "b"}
 
 
 def test_after_the_grace_the_rest_is_handed_back_at_no_cost(stage: Stage) -> None:

@@ -25,6 +25,7 @@ class FakeChild:
         self.running: dict[int, Delivery] = {}
         self.is_ready = is_ready
         self.is_quarantine = False
+        self.is_retired = False
 
     def start(self, number: int, delivery: Delivery) -> None:
         self.running[number] = delivery
@@ -167,15 +168,32 @@ def test_a_job_that_killed_before_runs_alone() -> None:
     assert slots.free == 1
 
 
-def test_an_executor_that_becomes_the_place_for_suspects_runs_empty_first() -> None:
-    slots, (child,) = make(2, 1)
-    slots.assign([delivery("good")])
+def test_a_suspect_that_finds_no_empty_executor_gets_one_more_and_holds_nobody_up() -> None:
+    slots, (busy,) = make(3, 1)
+    slots.assign([delivery("hours long")])
 
     slots.assign([delivery("killer", crashes=1)])
 
-    assert child.ids == ["good"]
-    assert slots.free == 0
+    assert slots.needs_quarantine
+    extra = FakeChild(3)
+    extra.is_quarantine = True
+    slots.children.append(cast("Child", extra))
+    slots.start_suspects()
+    assert (busy.ids, extra.ids) == (["hours long"], ["killer"])
+    assert (slots.needs_quarantine, slots.free, slots.active) == (False, 2, 1)
+    finish(slots, extra, "killer")
+    assert slots.active == 2
+    (retired,) = slots.retire(1)
+    assert retired is cast("Child", extra)
+    assert (slots.active, slots.free) == (1, 2)
+
+
+def test_an_executor_that_runs_empty_takes_the_suspect() -> None:
+    slots, (child,) = make(2, 1)
+    slots.assign([delivery("good"), delivery("killer", crashes=1)])
+
     finish(slots, child, "good")
+
     assert child.ids == ["killer"]
     finish(slots, child, "killer")
     assert slots.free == 2

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from dibs.brokers.sqlite.consumer import SqliteConsumer
+from dibs.errors import StoreUnusable
 from dibs.outcome import Done
-from tests.waiting import job, receive, receive_nothing
+from tests.waiting import job, receive, receive_nothing, until
 from tests.worlds_sqlite import Process, SqliteWorld
 
 _HOLD = """
@@ -293,3 +294,14 @@ def test_descriptors_do_not_leak_into_other_programs(world: SqliteWorld) -> None
     script = "import os\nfor name in os.listdir('/proc/self/fd'): print(os.path.realpath('/proc/self/fd/' + name))"
     listing = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "dibs.db" not in listing.stdout
+
+
+def test_a_worker_whose_database_was_removed_is_told_though_it_only_waits(world: SqliteWorld) -> None:
+    broker = world.open()
+    consumer = broker.consume(["a"], limit=1)
+    consumer.receive(1)
+
+    world.path.unlink()
+
+    with pytest.raises(StoreUnusable, match="removed or replaced"):
+        until(lambda: bool(consumer.receive(1)))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from dibs.message import Delivery
 from dibs.worker.frames import Frame, Inbox, Keep, Setup, Start, Stop, pack
@@ -48,6 +49,7 @@ class Child:
         self._unpermitted = 0
         #: How much it may have.
         self.window = Window(setup.slots)
+        self._slots = setup.slots
         #: What the bodies that it has weigh.
         self._body_bytes = 0
         self.is_ready = False
@@ -55,8 +57,10 @@ class Child:
         self.is_silent = False
         #: It could not import the app, and said so.
         self.is_refused = False
-        #: It runs one suspect at a time and nothing else.
+        #: It is kept for suspects: it runs one at a time and nothing else.
         self.is_quarantine = False
+        #: It was told to end, as there are enough without it.
+        self.is_retired = False
         self.post(setup)
         self.flush()
 
@@ -77,7 +81,8 @@ class Child:
     @property
     def room(self) -> int:
         """How many more jobs it may have."""
-        return max(0, self.window.size - len(self.running)) if self._body_bytes < _AHEAD_BYTES else 0
+        most = self.window.size if self._body_bytes < _AHEAD_BYTES else self._slots
+        return max(0, most - len(self.running))
 
     def post(self, *frames: Frame) -> None:
         """Put frames into the outbox; `flush` sends them."""
@@ -115,7 +120,8 @@ class Child:
 
     def keep_open(self, descriptors: Sequence[int]) -> None:
         """Hand descriptors over that it is to hold open while it lives. Call before the first `start`."""
-        socket.send_fds(self._socket, [pack((Keep(),))], descriptors)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died; whoever reaps it sees to the rest
+            socket.send_fds(self._socket, [pack((Keep(),))], descriptors)
 
     def flush(self) -> None:
         """Send as much of the outbox as the socket takes, then the permits."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from typing import NoReturn
 
 from dibs.app import Dibs
 from dibs.lifespan import Lifespan
@@ -61,3 +63,10 @@ class Executor:
         """Run a message whose function is plain."""
         begun = self.runner.begin(message)
         return begun.run() if isinstance(begun, Call) else begun
+
+
+def end_with(error: BaseException | None) -> NoReturn:
+    """End this process here and now: a run can't be told of, and its supervisor would wait for it for ever."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(70)

@@ -15,6 +15,9 @@ from dibs.message import Message
 from dibs.outcome import Outcome
 
 _LENGTH = struct.Struct(">I")
+#: Bytes of the longest frame: the largest body that a broker takes, and some. Below what any four printable
+#: characters would mean, so a task that prints to the wrong descriptor is found out.
+_LONGEST = 513 * 1024 * 1024
 
 
 class Setup(msgspec.Struct, frozen=True, tag=0, array_like=True):
@@ -92,7 +95,10 @@ class Inbox:
         frames: list[Frame] = []
         start = 0
         while len(buffer) - start >= 4:
-            end = start + 4 + _LENGTH.unpack_from(buffer, start)[0]
+            length = _LENGTH.unpack_from(buffer, start)[0]
+            if length > _LONGEST:
+                raise msgspec.DecodeError(f"a frame of {length} bytes")
+            end = start + 4 + length
             if end > len(buffer):
                 break
             frames.append(self._decoder.decode(buffer[start + 4 : end]))

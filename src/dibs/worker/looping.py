@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from dibs.run import Call
-from dibs.worker.executor import Executor
+from dibs.worker.executor import Executor, end_with
 from dibs.worker.frames import Finished, Start
 
 
@@ -53,7 +53,8 @@ class _Loop:
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        task.result()
+        if task.cancelled() or task.exception() is not None:
+            end_with(task.exception() if not task.cancelled() else None)
         if len(self._running) == self._executor.slots - 1 and not self._stop.is_set():
             self._loop.add_reader(self._line.permits, self._take)
             self._take()
@@ -63,7 +64,10 @@ class _Loop:
         if not isinstance(begun, Call):
             outcome = begun
         elif begun.is_async:
-            outcome = await begun.arun()
+            try:
+                outcome = await begun.arun()
+            except asyncio.CancelledError as error:  # by the task itself: nobody else cancels a run
+                outcome = begun.judge(error)
         else:
             outcome = await self._loop.run_in_executor(self._threads, begun.run)
         self._line.send(Finished(start.number, outcome))

@@ -26,6 +26,9 @@ _PR_SET_PDEATHSIG = 1
 def main(descriptor: int, permits: int) -> None:
     """Import the app, say so, and run jobs until told to stop."""
     _die_with_parent()
+    # Service managers send SIGTERM to all processes of a worker. How it ends is the supervisor's to say; a handler,
+    # unlike SIG_IGN, is not inherited by what a task starts.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # noqa: ARG005
     line = Line(descriptor, permits)
     executor = _load(line)
     if executor.needs_loop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from dibs.lifespan import finish
-from dibs.worker.executor import Executor
+from dibs.worker.executor import Executor, end_with
 from dibs.worker.frames import Finished, Start
 
 
@@ -36,10 +36,13 @@ def serve_on_threads(executor: Executor) -> None:
         return None
 
     def serve() -> None:
-        while (start := take()) is not None:
-            finished = Finished(start.number, executor.run(start.message))
-            with sending:
-                executor.line.send(finished)
+        try:
+            while (start := take()) is not None:
+                finished = Finished(start.number, executor.run(start.message))
+                with sending:
+                    executor.line.send(finished)
+        except BaseException as error:  # noqa: BLE001 -- a slot without its thread would hold its job for ever
+            end_with(error)
 
     slots = [threading.Thread(target=serve, name=f"dibs-slot-{number}") for number in range(executor.slots)]
     for slot in slots:

@@ -72,6 +72,12 @@ class Slots:
         self._suspects.extend(held)
         return []
 
+    def release_suspects(self) -> list[Delivery]:
+        """Return those that wait to run alone, and hold them no longer."""
+        released = list(self._suspects)
+        self._suspects.clear()
+        return released
+
     def clear(self) -> list[Delivery]:
         """Return all that is held, and hold it no longer."""
         held = self.running
@@ -80,21 +86,37 @@ class Slots:
             child.running.clear()
         return held
 
+    @property
+    def active(self) -> int:
+        """How many executors there are beside one kept for suspects and those told to end."""
+        return sum(not child.is_retired and not child.is_quarantine for child in self.children)
+
+    @property
+    def needs_quarantine(self) -> bool:
+        """Whether a suspect waits and no executor is kept for it: all are busy, perhaps for hours."""
+        return bool(self._suspects) and not any(child.is_quarantine for child in self.children)
+
     def start_suspects(self) -> None:
-        """Start a suspect where an executor has nothing else to do. Call when an executor became ready."""
+        """Start a suspect in the executor that is kept for them, or in an empty one, which then is."""
         quarantine = next((child for child in self.children if child.is_quarantine), None)
         if not self._suspects:
             if quarantine is not None and not quarantine.running:
                 quarantine.is_quarantine = False
             return
         if quarantine is None:
-            ready = [child for child in self.children if child.is_ready]
-            if not ready:
+            quarantine = next((child for child in self.children if _is_open(child) and not child.running), None)
+            if quarantine is None:
                 return
-            quarantine = min(ready, key=lambda child: len(child.running))
-            quarantine.is_quarantine = True  # gets nothing new, so it runs empty
-        if not quarantine.running:
+            quarantine.is_quarantine = True
+        if quarantine.is_ready and not quarantine.running:
             quarantine.start(next(self._numbers), self._suspects.popleft())
+
+    def retire(self, count: int) -> list[Child]:
+        """Choose executors that have nothing to do and are to end; at most so many."""
+        chosen = [child for child in self.children if _is_open(child) and not child.running][:count]
+        for child in chosen:
+            child.is_retired = True
+        return chosen
 
     def _is_suspect(self, delivery: Delivery) -> bool:
         """Whether it must run alone: it has killed before. Where every job runs alone, none needs to."""
@@ -102,7 +124,7 @@ class Slots:
 
 
 def _is_open(child: Child) -> bool:
-    return child.is_ready and not child.is_quarantine
+    return child.is_ready and not child.is_quarantine and not child.is_retired
 
 
 def judge_crash(delivery: Delivery, death: Death) -> Outcome:

@@ -16,18 +16,18 @@ from collections.abc import Callable
 import msgspec
 
 from dibs.broker import Broker, Consumer
-from dibs.brokers import connect
-from dibs.errors import AppNotFound, BadURL, BrokerError, DibsError, ReceiptLost, UnknownQueue
+from dibs.errors import AppNotFound, BrokerError, DibsError, ReceiptLost
 from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
 from dibs.worker.child import Child, Death
+from dibs.worker.consuming import consume
+from dibs.worker.ending import Ending
 from dibs.worker.frames import Finished, Frame, Ready, Refused, Setup
 from dibs.worker.options import WorkerOptions
 from dibs.worker.pause import Pause
 from dibs.worker.report import ids, report
 from dibs.worker.signals import Signals
 from dibs.worker.slots import Slots
-from dibs.worker.window import MOST
 
 log = logging.getLogger("dibs.worker")
 
@@ -46,7 +46,6 @@ class Supervisor:
         self._options = options
         #: Asked twice a second: whether the worker is to end so that it can start anew (`--reload`).
         self._has_changed = has_changed
-        self.is_to_restart = False
         self._selector = selectors.DefaultSelector()
         self._slots = Slots(options.slots)
         self._broker: Broker | None = None
@@ -60,9 +59,8 @@ class Supervisor:
         self._broker_pause = Pause()
         #: While executors die before they are ready: the others go on.
         self._spawn_pause = Pause()
-        self._deadline: float | None = None
-        self._is_stopping = False
-        self._stops_seen = 0
+        self._signals = Signals()
+        self._ending = Ending(self._signals, options.grace)
         self._failure: Exception | None = None
         self._quiet_since = time.monotonic()
 
@@ -75,12 +73,11 @@ class Supervisor:
             BadURL: the app's broker can't be shared with other processes.
             BrokerError: the broker can't be used.
         """
-        with Signals() as signals:
-            self._signals = signals
+        with self._signals as signals:
             self._selector.register(signals, selectors.EVENT_READ, None)
             try:
                 self._replace()
-                while not self._is_over():
+                while not self._ending.is_there(is_idle=self._slots.is_idle and not self._outcomes):
                     self._turn()
             finally:
                 self._shut_down()
@@ -90,12 +87,15 @@ class Supervisor:
     # A turn
 
     def _turn(self) -> None:
+        has_signal = False
         for key, events in self._selector.select(self._patience()):
             if key.data is None:
-                self._signals.clear()
-                self._reap()
+                has_signal = True
             elif isinstance(key.data, Child):
                 self._on_child(key.data, events)
+        if has_signal:  # last: it closes the sockets of the dead, whom this turn's news may name
+            self._signals.clear()
+            self._reap()
         self._replace()
         self._record()
         self._hand_out()
@@ -105,9 +105,9 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Return how long this turn may wait for news."""
-        waits = [self._broker_pause.left, self._spawn_pause.left, _SILENT_PATIENCE if self._silent else None]
-        if self._deadline is not None:
-            waits.append(self._deadline - time.monotonic())
+        waits = [self._broker_pause.left, self._spawn_pause.left, self._ending.left]
+        if self._silent:
+            waits.append(_SILENT_PATIENCE)
         if self._consumer is not None:
             waits.append(None if self._broker_pause.is_on else self._consumer.timeout())
             if self._options.is_burst:
@@ -141,6 +141,7 @@ class Supervisor:
         match frame:
             case Finished(number=number, outcome=outcome):
                 self._end_run(self._slots.finish(child, number), outcome)
+                self._spawn_pause.reset()
             case Ready():
                 self._on_ready(child, frame)
             case Refused(error=error):
@@ -160,7 +161,6 @@ class Supervisor:
                 self._fail(error)
                 return
         child.is_ready = True
-        self._spawn_pause.reset()
         if self._consumer is not None and (descriptors := self._consumer.keep_open()):
             child.keep_open(descriptors)
         self._slots.start_suspects()
@@ -174,24 +174,7 @@ class Supervisor:
 
     def _connect(self, ready: Ready) -> None:
         options = self._options
-        names = sorted(queue.name for queue in ready.queues)
-        if unknown := sorted(set(options.queues) - set(names)):
-            raise UnknownQueue(
-                f"The app knows no queue {unknown[0]!r}; it knows: {', '.join(names) or 'none'}. "
-                f"Declare it in the app with app.queue({unknown[0]!r})."
-            )
-        if not names:
-            raise UnknownQueue(f"{options.app} has no task, no consumer and no queue: there is nothing to work on.")
-        self._queues = options.queues or tuple(names)
-        most = max(options.slots, MOST) * options.executors
-        self._broker = connect(ready.url, namespace=ready.namespace, may_declare=ready.may_declare)
-        if not self._broker.capabilities.is_shared:
-            raise BadURL(
-                f"{self._broker.location} can't be reached from other processes, so a worker would wait for ever. "
-                "Use app.drain() in the process itself, or a broker that is shared, such as sqlite:///dibs.db."
-            )
-        self._broker.declare(ready.queues)
-        self._consumer = self._broker.consume(self._queues, limit=most)
+        self._broker, self._consumer, self._queues = consume(ready, options)
         self._selector.register(self._consumer, selectors.EVENT_READ, self._consumer)
         log.info(
             "worker ready worker=%s broker=%s queues=%s slots=%d tasks=%d",
@@ -204,8 +187,30 @@ class Supervisor:
 
     # Executors
 
+    def _replace(self) -> None:
+        """Start executors for those that are gone, and one more where a suspect finds none empty; end the surplus."""
+        slots = self._slots
+        slots.start_suspects()
+        if self._ending.is_begun:
+            return
+        while not self._spawn_pause.is_on and (slots.active < self._options.executors or slots.needs_quarantine):
+            self._spawn()
+        if slots.active > self._options.executors:
+            for child in slots.retire(slots.active - self._options.executors):
+                child.stop()
+
     def _spawn(self) -> None:
-        child = Child(Setup(self._options.app, self._options.url, self._options.slots))
+        try:
+            child = Child(Setup(self._options.app, self._options.url, self._options.slots))
+        except OSError as error:
+            if self._consumer is None:
+                raise
+            self._spawn_pause.begin()
+            log.error(
+                "an executor could not be started; trying again in %.1f s: %s", self._spawn_pause.seconds, error
+            )
+            return
+        child.is_quarantine = self._slots.needs_quarantine
         self._slots.children.append(child)
         self._selector.register(child, selectors.EVENT_READ, child)
 
@@ -232,18 +237,16 @@ class Supervisor:
         held = list(child.running.values())
         for delivery, outcome in self._slots.bury(child, death):
             self._end_run(delivery, outcome)
+        if self._ending.is_begun:
+            self._release_suspects()
+        if child.is_retired:
+            return
         if not child.is_refused:
             log.warning("executor died pid=%d cause=%s jobs=%s", child.pid, death, ids(held))
-        if not child.is_ready:
-            if self._consumer is None:
-                self._fail(AppNotFound(f"The executor died while it imported {self._options.app}: {death}."))
+        if not child.is_ready and self._consumer is None:
+            self._fail(AppNotFound(f"The executor died while it imported {self._options.app}: {death}."))
+        if not held and not self._spawn_pause.is_on:  # several that die together are one failure
             self._spawn_pause.begin()
-
-    def _replace(self) -> None:
-        """Start executors for those that are gone."""
-        if not self._is_stopping and not self._spawn_pause.is_on:
-            for _ in range(self._options.executors - len(self._slots.children)):
-                self._spawn()
 
     # The broker
 
@@ -266,7 +269,9 @@ class Supervisor:
         """Receive for the free slots and start what came."""
         if self._consumer is None or self._broker_pause.is_on:
             return
-        free = 0 if self._is_stopping else self._slots.free
+        if self._consumer not in self._selector.get_map():
+            self._selector.register(self._consumer, selectors.EVENT_READ, self._consumer)
+        free = 0 if self._ending.is_begun else self._slots.free
         try:
             deliveries = self._consumer.receive(free)
         except BrokerError as error:
@@ -279,12 +284,18 @@ class Supervisor:
 
     def _pause(self, error: Exception) -> None:
         self._broker_pause.begin()
+        if self._consumer is not None and self._consumer in self._selector.get_map():
+            self._selector.unregister(self._consumer)  # nobody reads it meanwhile, so it may stay readable
         log.error("the broker refuses; trying again in %.1f s: %s", self._broker_pause.seconds, error)
 
     def _recall(self, child: Child) -> None:
         """Give back what an executor holds ahead behind a job that is long after all (P5)."""
         self._outcomes += [(delivery, Released()) for delivery in child.recall()]
         self._record()
+
+    def _release_suspects(self) -> None:
+        """Give back what waits to run alone: nothing new is started here any more."""
+        self._outcomes += [(delivery, Released()) for delivery in self._slots.release_suspects()]
 
     # The end
 
@@ -296,30 +307,36 @@ class Supervisor:
         for child, deadline in self._silent.items():
             if now >= deadline:
                 child.kill()
-        if self._signals.stops and not self._is_stopping:
+        if self._ending.heed_signals():
             log.info("stopping; running jobs have %.0f s to finish jobs=%d", self._options.grace, self._held)
-            self._stop(grace=self._options.grace)
-        if self._has_changed is not None and not self._is_stopping and self._has_changed():
+            self._hand_back_unstarted()
+        if self._ending.is_begun:
+            return
+        if self._has_changed is not None and self._has_changed():
             log.info("a file changed; starting anew when running jobs have finished jobs=%d", self._held)
-            self.is_to_restart = True
-            self._stop(grace=None)
-        if self._options.is_burst and not self._is_stopping and self._is_drained(now):
-            self._stop(grace=None)
+            self._ending.begin(grace=None, is_to_restart=True)
+            self._hand_back_unstarted()
+        elif self._options.is_burst and self._is_drained(now):
+            self._ending.begin(grace=None)
+
+    @property
+    def is_to_restart(self) -> bool:
+        """Whether it ended so that it starts anew."""
+        return self._ending.is_to_restart
 
     @property
     def _held(self) -> int:
         return len(self._slots.running)
 
-    def _stop(self, *, grace: float | None) -> None:
-        self._is_stopping = True
-        self._stops_seen = self._signals.stops
+    def _hand_back_unstarted(self) -> None:
+        """Give to others what no executor has started (P5)."""
         for child in self._slots.children:
             self._recall(child)
-        self._deadline = None if grace is None else time.monotonic() + grace
+        self._release_suspects()
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
-        self._stop(grace=0.0)
+        self._ending.begin(grace=0.0)
 
     def _is_drained(self, now: float) -> bool:
         """Whether a burst is over: silence, and the broker counts nothing ready in the queues consumed here."""
@@ -334,16 +351,6 @@ class Supervisor:
         # A queue that does not count this consumer yet can't say that it is empty: after a restart RabbitMQ is
         # still bringing it up.
         return not any(info.ready or not info.consumers for info in infos if info.name in self._queues)
-
-    def _is_over(self) -> bool:
-        if not self._is_stopping:
-            return False
-        if self._slots.is_idle and not self._outcomes:
-            return True
-        if self._signals.stops > self._stops_seen:  # asked once more: now
-            self.is_to_restart = False
-            return True
-        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _shut_down(self) -> None:
         """Kill what still runs, hand its jobs back at no cost, and let the idle executors end in order."""

@@ -45,7 +45,7 @@ class Window:
         # A gap of some milliseconds may as well be the machine's as the job's: it slows the pace, no more.
         self._pace += (gap - self._pace) / EVIDENCE
         self._row += 1
-        most = min(MOST, self._slots + int(AHEAD / max(self._pace, 1e-6)))
+        most = max(self._slots, min(MOST, self._slots + int(AHEAD / max(self._pace, 1e-6))))
         if self.size > most:
             self.size, self._row = most, 0
         elif self._row >= max(self.size, EVIDENCE):

@@ -153,6 +153,7 @@ class Membership:
 
     def _look(self) -> None:
         """Take over from whoever is dead; watch the next one that is not."""
+        self._store.check_file()
         others = self._others()
         self._ring.watch(_after(self.id, others))  # first: who dies from now on is told
         taken_over = [worker for worker in others if self._examine(worker)]

@@ -116,7 +116,7 @@ class Store:
             with translated(self.path), self.line.turn(deadline):
                 self._begin(connection, deadline)
                 try:
-                    self._check_file()
+                    self.check_file()
                     self.check_version(connection)
                     yield
                     connection.execute("COMMIT")
@@ -146,7 +146,8 @@ class Store:
                 "has written it: upgrade dibs here, or name another file in DIBS_URL. Nothing was changed."
             )
 
-    def _check_file(self) -> None:
+    def check_file(self) -> None:
+        """Raise if another file stands at the path, or none: who only reads would wait at the old one for ever."""
         try:
             self.is_gone = os.stat(self._name).st_ino != self._inode  # noqa: PTH116  # a third of Path.stat's time
         except FileNotFoundError:
