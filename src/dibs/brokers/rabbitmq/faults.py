@@ -39,7 +39,10 @@ def from_login(error: BaseException, location: str) -> BrokerError:
     if "NOT_ALLOWED" in text:
         return AccessRefused(f"{location} refuses the virtual host: it does not exist, or this user may not use it.")
     inner = re.findall(r"last exception - (.*?); first exception", text)
-    return BrokerUnavailable(f"{location} can't be reached: {inner[-1] if inner else text}.")
+    said = inner[-1] if inner else text
+    if system := re.search(r"\(-?\d+, ['\"](.*?)['\"]\)", said):  # an OSError: its own words are enough
+        said = system[1]
+    return BrokerUnavailable(f"{location} can't be reached: {said}. Does the server run there? Is the URL right?")
 
 
 def from_channel(error: BaseException, location: str, doing: str) -> BrokerError:

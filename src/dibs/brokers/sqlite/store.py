@@ -65,6 +65,7 @@ class Store:
         if is_checked:
             check_filesystem(self.path.parent)
         with translated(self.path):
+            self._look()
             self.directory.mkdir(mode=0o700, exist_ok=True)
             self.line = Line(self.directory)
             try:
@@ -199,6 +200,17 @@ class Store:
                     raise
         except Busy as busy:
             raise BrokerBusy(self._busy_text()) from busy
+        finally:
+            self.disconnect(connection)
+
+    def _look(self) -> None:
+        """Raise for a file that is no database, before anything is made beside it.
+
+        SQLite itself must look: a file that is opened and closed past it loses this process's locks on it.
+        """
+        connection = self.connect(synchronous="FULL")
+        try:
+            _has_tables(connection)
         finally:
             self.disconnect(connection)
 
