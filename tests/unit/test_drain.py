@@ -167,6 +167,14 @@ def test_an_app_without_a_queue_has_nothing_to_drain(app: Dibs) -> None:
     assert app.drain() == []
 
 
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c() -> Iterator[None]:
+    """Python's own handler: a test run that was started in the background has SIGINT ignored instead."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 def interrupt_when(started: threading.Event, seen: threading.Event | None = None) -> threading.Thread:
     """Press Ctrl-C when the job has started; again, should it fall into the moment before the main thread waits."""
 
