@@ -34,7 +34,8 @@ def events(path: Path, kind: str | None = None) -> list[Event]:
     if not path.exists():
         return []
     found = []
-    for line in path.read_text().splitlines():
+    whole, _, _ = path.read_text().rpartition("\n")  # a line over a page's end can be seen half written
+    for line in whole.splitlines():
         name, key, pid, at = line.split("\t")
         if kind in (None, name):
             found.append(Event(name, key, int(pid), float(at)))

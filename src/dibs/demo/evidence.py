@@ -44,5 +44,5 @@ def read(log: Path) -> list[Event]:
     """Return what was written so far, by time."""
     if not log.exists():
         return []
-    lines = log.read_bytes().splitlines()
-    return sorted((msgspec.json.decode(line, type=Event) for line in lines), key=lambda event: event.at)
+    whole, _, _ = log.read_bytes().rpartition(b"\n")  # a line over a page's end can be seen half written
+    return sorted((msgspec.json.decode(line, type=Event) for line in whole.splitlines()), key=lambda event: event.at)
