@@ -73,7 +73,7 @@ class Signature:
             raise BadArguments(f"The arguments of {self._name} can't be sent: {_one_line(error)}.") from None
         if has_nan:
             self._blame(bound)
-        self.decode(body)
+        self._decode_values(body)
         return body
 
     def decode(self, body: bytes) -> tuple[list[Any], dict[str, Any]]:
@@ -84,6 +84,15 @@ class Signature:
             BadArguments: the arguments don't fit the signature. Names the parameter.
             BadTask: an annotation can't be resolved or has no JSON form.
         """
+        args, kwargs = self._decode_values(body)
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise BadArguments(f"{self._name}{self._signature} can't be called so: {error}.") from None
+        return args, kwargs
+
+    def _decode_values(self, body: bytes) -> tuple[list[Any], dict[str, Any]]:
+        """Decode each value by its parameter's annotation; whether they make a call together is not looked at."""
         decoders = self._decoders
         try:
             body.decode()  # values stay undecoded at first, and with them what is no UTF-8
@@ -95,10 +104,6 @@ class Signature:
         kwargs = {
             key: self._decode_one(key, decoders[self._keyword(key)], value) for key, value in raw.kwargs.items()
         }
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise BadArguments(f"{self._name}{self._signature} can't be called so: {error}.") from None
         return args, kwargs
 
     def resolve(self) -> None:
