@@ -57,6 +57,21 @@ def test_a_stopping_worker_gives_back_those_that_were_to_run_alone(stage: Stage)
     assert {event.key for event in stage.wait_for("end", 2)} == {"a", "b"}
 
 
+def test_what_waits_to_run_alone_is_given_back_as_soon_as_the_worker_stops(stage: Stage) -> None:
+    stopping = stage.worker("-p", "1", "-c", "2", "--grace", "60")
+    stage.enqueue("work", "a", 6.0)
+    stage.enqueue("work", "b", 6.0)
+    (start, _) = stage.wait_for("start", 2)
+    os.kill(start.pid, signal.SIGKILL)
+    stage.wait_for("start", 3)
+
+    stopping.signal(signal.SIGTERM)
+    stage.worker("-p", "1")
+
+    stage.wait_for("start", 4)
+    assert stage.events("end") == []
+
+
 def test_after_the_grace_the_rest_is_handed_back_at_no_cost(stage: Stage) -> None:
     worker = stage.worker("-p", "1", "--grace", "0.3")
     stage.enqueue("work", "long", 1.5)

@@ -57,7 +57,7 @@ class Supervisor:
         self._silent: dict[Child, float] = {}
         #: While the broker refuses: nothing is received, and outcomes are kept.
         self._broker_pause = Pause()
-        #: While executors die before they are ready: the others go on.
+        #: While executors die with nothing to do: the others go on.
         self._spawn_pause = Pause()
         self._signals = Signals()
         self._ending = Ending(self._signals, options.grace)
@@ -102,6 +102,7 @@ class Supervisor:
         for child in self._slots.children:
             self._flush(child)
         self._look_at_the_clock()
+        self._record()  # what was just taken back: nothing may wake the next turn for long
 
     def _patience(self) -> float | None:
         """Return how long this turn may wait for news."""
@@ -289,9 +290,8 @@ class Supervisor:
         log.error("the broker refuses; trying again in %.1f s: %s", self._broker_pause.seconds, error)
 
     def _recall(self, child: Child) -> None:
-        """Give back what an executor holds ahead behind a job that is long after all (P5)."""
+        """Take back what an executor has not started, for others to do."""
         self._outcomes += [(delivery, Released()) for delivery in child.recall()]
-        self._record()
 
     def _release_suspects(self) -> None:
         """Give back what waits to run alone: nothing new is started here any more."""
