@@ -48,6 +48,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     has_atomic_settle: bool
     #: A second job with the same id is refused with `JobExists`.
     refuses_duplicates: bool
+    #: `Delivery.returns` counts the deaths of workers and nothing else.
+    counts_deaths: bool
     #: `QueueInfo.running` and `.delayed` are numbers, and purging the delayed works.
     counts_held: bool
     #: Largest body in bytes.
@@ -185,6 +187,14 @@ class Consumer(Protocol):
 
         Raises:
             ReceiptLost: names the deliveries that were not this consumer's any more; the others are settled.
+        """
+        ...
+
+    def lost(self) -> Sequence[Delivery]:
+        """Deliveries in the owner's hands that the broker has taken back meanwhile: others may have them by now.
+
+        Nearly always empty. One that comes back to this very consumer is held again and no longer among them.
+        `fileno` becomes readable when this changes.
         """
         ...
 

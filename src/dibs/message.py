@@ -39,8 +39,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = DEFAULT_PRIORITY
     #: Which run the next one is, from 1.
     attempt: int = 1
-    #: How many executors this job has killed.
+    #: How many executors and workers this job has killed.
     crashes: int = 0
+    #: It runs alone: it was there when an executor or a worker died. Should a worker die with it once more, that is
+    #: put down to it.
+    is_suspect: bool = False
     #: When it was handed over, in ms since 1970; None where a stranger did not say.
     enqueued: int | None = None
     #: Not before this time, in ms since 1970.
@@ -76,8 +79,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     #: Proof of this hold, made and read by the consumer alone. A later hold of the same job has another one.
     receipt: Any
-    #: How often it came back without an outcome (worker died, handed back): above 0 it may be a killer.
-    returns: int = 0
+    #: How often it came back without an outcome. Where `Capabilities.counts_deaths`, each time a worker died; else
+    #: also when it was handed back. None: it did come back, and nobody counts how often.
+    returns: int | None = 0
 
 
 def new_id() -> str:

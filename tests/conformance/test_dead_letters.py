@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,8 @@ def test_fifty_listings_lose_nothing(world: World) -> None:
 
 def test_replay_keeps_the_id_and_starts_at_attempt_one(world: World) -> None:
     broker = world.open()
-    broker.send([job("a", b"x", id="one", attempt=9, crashes=2, error="old", task="t", headers={"k": "v"})])
+    past: dict[str, Any] = {"attempt": 9, "crashes": 2, "is_suspect": True, "error": "old"}
+    broker.send([job("a", b"x", id="one", task="t", headers={"k": "v"}, **past)])
     consumer = broker.consume(["a"], limit=1)
     (delivery,) = receive(consumer, 1)
     consumer.settle([(delivery, Dead("failed", "boom"))])
@@ -81,6 +83,7 @@ def test_replay_keeps_the_id_and_starts_at_attempt_one(world: World) -> None:
 
     (again,) = receive(consumer, 1)
     assert (again.message.id, again.message.attempt, again.message.crashes) == ("one", 1, 0)
+    assert not again.message.is_suspect
     assert (again.message.error, again.message.body, again.message.task) == (None, b"x", "t")
     assert again.message.headers == {"k": "v"}
     assert broker.dead("a", limit=1) == []

@@ -81,6 +81,32 @@ def test_a_retried_job_comes_again_as_the_outcome_says(world: World) -> None:
     assert again.message == changed
 
 
+def test_the_mark_of_a_suspect_is_stored_with_the_job(world: World) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=1)
+    (delivery,) = receive(consumer, 1)
+    assert not delivery.message.is_suspect
+
+    consumer.settle([(delivery, RetryIn(0.0, msgspec.structs.replace(delivery.message, is_suspect=True)))])
+
+    (again,) = receive(consumer, 1)
+    assert again.message.is_suspect
+    assert again.returns == 0
+    assert again.message == msgspec.structs.replace(delivery.message, is_suspect=True)
+
+
+def test_a_job_that_lost_no_consumer_has_no_returns_and_is_not_lost(world: World) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=1)
+
+    (delivery,) = receive(consumer, 1)
+
+    assert delivery.returns == 0
+    assert consumer.lost() == ()
+
+
 def test_a_retry_with_a_delay_waits_for_it(world: World) -> None:
     broker = world.open()
     broker.send([job("a")])

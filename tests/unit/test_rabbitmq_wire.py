@@ -58,6 +58,7 @@ def test_headers_at_their_default_are_left_out() -> None:
         ("dibs-attempt", 0),
         ("dibs-attempt", True),
         ("dibs-crashes", -1),
+        ("dibs-suspect", 1),
         ("dibs-due", "tomorrow"),
         ("dibs-expires", 2**62),
         ("dibs-error", 7),
@@ -159,5 +160,5 @@ def test_headers_that_fill_a_frame_shrink_and_say_what_was_left_out() -> None:
 def test_returns_are_the_servers_count_or_the_redelivered_flag() -> None:
     assert decoded({"headers": {"x-delivery-count": 3}}).returns == 3
     assert decoded({"headers": {"x-delivery-count": 0}}, redelivered=True).returns == 0
-    assert decoded({}, redelivered=True).returns == 1
+    assert decoded({}, redelivered=True).returns is None
     assert decoded({}).returns == 0

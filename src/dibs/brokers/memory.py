@@ -25,6 +25,7 @@ _CAPABILITIES = Capabilities(
     delay_step=0.001,
     has_atomic_settle=True,
     refuses_duplicates=True,
+    counts_deaths=True,
     counts_held=True,
     body_bytes=512 * 1024 * 1024,
 )
@@ -125,7 +126,14 @@ class MemoryBroker:
             chosen = [entry for entry in self._select(queue, "dead") if ids is None or entry.message.id in ids]
             for entry in chosen:
                 entry.message = msgspec.structs.replace(
-                    entry.message, attempt=1, crashes=0, error=None, unknown_since=None, due=None, expires=None
+                    entry.message,
+                    attempt=1,
+                    crashes=0,
+                    is_suspect=False,
+                    error=None,
+                    unknown_since=None,
+                    due=None,
+                    expires=None,
                 )
                 entry.state, entry.dead, entry.seq, entry.returns = "ready", None, next(self._seq), 0
         self._wake()
@@ -225,6 +233,10 @@ class MemoryConsumer:
         self._broker._wake()  # noqa: SLF001
         if lost:
             raise ReceiptLost(lost)
+
+    def lost(self) -> Sequence[Delivery]:
+        """Return nothing: what is held here nobody takes."""
+        return ()
 
     def keep_open(self) -> Sequence[int]:
         """Return nothing: no other process can take over."""

@@ -219,6 +219,7 @@ def _capabilities(version: str) -> Capabilities:
         delay_step=DELAY_STEP,
         has_atomic_settle=False,
         refuses_duplicates=False,
+        counts_deaths=False,
         counts_held=False,
         body_bytes=_OLD_BODY_BYTES if major < 4 else _BODY_BYTES,
     )

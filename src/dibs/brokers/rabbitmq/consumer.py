@@ -108,6 +108,10 @@ class RabbitConsumer:
         if lost:
             raise ReceiptLost(lost)
 
+    def lost(self) -> Sequence[Delivery]:
+        """Return nothing yet."""
+        return ()
+
     def keep_open(self) -> Sequence[int]:
         """Return nothing: the connection alone tells the server who lives."""
         return ()

@@ -48,6 +48,7 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"dib
 
     attempt: int = 1
     crashes: int = 0
+    suspect: bool = False
     due: int | None = None
     expires: int | None = None
     unknown_since: int | None = None
@@ -75,6 +76,7 @@ def _is_original(value: Any) -> bool:
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "dibs-attempt": lambda value: type(value) is int and value >= 1,
     "dibs-crashes": lambda value: type(value) is int and value >= 0,
+    "dibs-suspect": lambda value: type(value) is bool,
     "dibs-due": _is_time,
     "dibs-expires": _is_time,
     "dibs-unknown-since": _is_time,
@@ -92,8 +94,8 @@ class Received(msgspec.Struct, frozen=True):
 
     message: Message
     marks: Marks
-    #: How often it was given back before, as far as the broker counts.
-    returns: int
+    #: How often it was given back before; None where it was, and the queue's type does not count.
+    returns: int | None
 
     @property
     def letter(self) -> DeadLetter:
@@ -151,20 +153,29 @@ def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Receiv
         priority=properties.get("priority", DEFAULT_PRIORITY),
         attempt=marks.attempt,
         crashes=marks.crashes,
+        is_suspect=marks.suspect,
         enqueued=timestamp * 1000 if timestamp is not None and timestamp <= _LAST_SECOND else None,
         due=marks.due,
         expires=marks.expires,
         unknown_since=marks.unknown_since,
         error=marks.error,
     )
-    return Received(message, marks, int(redelivered) if count is None else count)
+    return Received(message, marks, (None if redelivered else 0) if count is None else count)
 
 
 def without_history(message: Message) -> Message:
     """Return the message as its sender made it: no runs, no errors, no marks of the broker. For a replay."""
     headers = {name: value for name, value in message.headers.items() if name in {"CC", "BCC"} or not _acts(name)}
     return msgspec.structs.replace(
-        message, headers=headers, attempt=1, crashes=0, error=None, unknown_since=None, due=None, expires=None
+        message,
+        headers=headers,
+        attempt=1,
+        crashes=0,
+        is_suspect=False,
+        error=None,
+        unknown_since=None,
+        due=None,
+        expires=None,
     )
 
 
@@ -193,6 +204,8 @@ def _own_headers(message: Message, put: str, burial: Burial | None) -> dict[str,
         headers["dibs-attempt"] = message.attempt
     if message.crashes:
         headers["dibs-crashes"] = message.crashes
+    if message.is_suspect:
+        headers["dibs-suspect"] = True
     optional = {
         "dibs-due": message.due,
         "dibs-expires": message.expires,

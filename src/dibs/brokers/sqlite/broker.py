@@ -31,6 +31,7 @@ _CAPABILITIES = Capabilities(
     delay_step=0.001,
     has_atomic_settle=True,
     refuses_duplicates=True,
+    counts_deaths=True,
     counts_held=True,
     body_bytes=_BODY_BYTES,
 )

@@ -27,8 +27,8 @@ _PROMOTE = "UPDATE dibs_jobs SET state = 0 WHERE state = 1 AND queue = ? AND due
 _CLAIM = """
 UPDATE dibs_jobs SET state = 2, receipt = ? WHERE seq IN (
     SELECT seq FROM dibs_jobs WHERE state = 0 AND queue = ? ORDER BY priority DESC, seq LIMIT ?)
-RETURNING id, priority, due, expires, attempt, crashes, enqueued, unknown_since, task, content_type, headers,
-          properties, error, body, seq, returns
+RETURNING id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since, task, content_type,
+          headers, properties, error, body, seq, returns
 """
 
 # Served by the primary key.
@@ -68,9 +68,9 @@ def claim(connection: sqlite3.Connection, queue: str, *, name: str, receipt: int
     """Take at most `limit` jobs, in order. `name` is the queue's without the namespace."""
     # RETURNING promises no order: sort by priority, then place.
     taken: list[Any] = connection.execute(_CLAIM, (receipt, queue, limit)).fetchall()
-    taken.sort(key=lambda row: (-row[1], row[14]))
+    taken.sort(key=lambda row: (-row[1], row[15]))
     return [
-        Delivery(message=rows.to_message(row, name), receipt=(row[14], receipt), returns=row[15]) for row in taken
+        Delivery(message=rows.to_message(row, name), receipt=(row[15], receipt), returns=row[16]) for row in taken
     ]
 
 

@@ -92,6 +92,10 @@ class SqliteConsumer:
         if lost:
             raise ReceiptLost(lost)
 
+    def lost(self) -> Sequence[Delivery]:
+        """Return nothing: while this worker lives, nobody takes what it holds."""
+        return ()
+
     def keep_open(self) -> Sequence[int]:
         """Descriptors that every executor holds open while it lives: the lock, and the FIFO that others watch."""
         return self._membership.keep_open()

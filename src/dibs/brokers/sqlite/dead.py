@@ -15,7 +15,7 @@ BATCH = 1000
 
 # Both served by dibs_dead, in its order.
 _PAGE = """
-SELECT id, priority, due, expires, attempt, crashes, enqueued, unknown_since, task, content_type, headers,
+SELECT id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since, task, content_type, headers,
        properties, error, body, reason, death_error, died, worker
 FROM dibs_jobs WHERE state = 3 AND queue = ? AND (died, seq) > (?, ?) ORDER BY died, seq LIMIT ?
 """
@@ -32,8 +32,8 @@ _LAST = "SELECT ifnull(max(seq), 0) FROM dibs_jobs"
 # Moves the row to the end of the line.
 _REPLAY = """
 UPDATE dibs_jobs SET seq = (SELECT max(seq) + 1 FROM dibs_jobs), state = 0, due = NULL, expires = NULL, returns = 0,
-       attempt = 1, crashes = 0, unknown_since = NULL, error = NULL, reason = NULL, death_error = NULL, died = NULL,
-       worker = NULL
+       attempt = 1, crashes = 0, suspect = 0, unknown_since = NULL, error = NULL, reason = NULL,
+       death_error = NULL, died = NULL, worker = NULL
 WHERE seq = ? AND state = 3
 """
 _DROP = "DELETE FROM dibs_jobs WHERE seq = ? AND state = 3"

@@ -16,9 +16,9 @@ READY, DELAYED = 0, 1
 
 #: Takes what `to_row` returns. `seq` is given by SQLite: one more than the largest there is.
 INSERT = """
-INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, enqueued, unknown_since,
+INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since,
                        task, content_type, headers, properties, error, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 #: A row as `to_row` made it, in its order. `INSERT` and this differ in nothing but the state.
@@ -36,6 +36,7 @@ def to_row(message: Message, queue: str, *, state: int, due: int | None) -> Row:
         message.expires,
         message.attempt,
         message.crashes,
+        message.is_suspect,
         message.enqueued,
         message.unknown_since,
         message.task,
@@ -49,8 +50,8 @@ def to_row(message: Message, queue: str, *, state: int, due: int | None) -> Row:
 
 def to_message(values: Sequence[Any], queue: str) -> Message:
     """Return the message of these columns: id, priority, due … as `claims` and `dead` select them."""
-    (job_id, priority, due, expires, attempt, crashes, enqueued, unknown_since) = values[:8]
-    (task, content_type, headers, properties, error, body) = values[8:14]
+    (job_id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since) = values[:9]
+    (task, content_type, headers, properties, error, body) = values[9:15]
     return Message(
         body=body,
         queue=queue,
@@ -62,6 +63,7 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
         priority=priority,
         attempt=attempt,
         crashes=crashes,
+        is_suspect=bool(suspect),
         enqueued=enqueued,
         due=due,
         expires=expires,
@@ -72,5 +74,5 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
 
 def to_letter(values: Sequence[Any], queue: str) -> DeadLetter:
     """Return the dead letter of a message's columns with reason, death_error, died and worker behind them."""
-    reason, death_error, died, worker = values[14:18]
+    reason, death_error, died, worker = values[15:19]
     return DeadLetter(message=to_message(values, queue), reason=reason, error=death_error, died=died, worker=worker)

@@ -20,6 +20,7 @@ CREATE TABLE dibs_jobs (
     returns       INTEGER NOT NULL DEFAULT 0,
     attempt       INTEGER NOT NULL,
     crashes       INTEGER NOT NULL,
+    suspect       INTEGER NOT NULL,     -- 1: it runs alone
     enqueued      INTEGER,
     unknown_since INTEGER,
     task          TEXT,
