@@ -27,7 +27,7 @@ from dibs.errors import (
 )
 from dibs.job import Job, Prepared
 from dibs.message import Message
-from dibs.outcome import Bury, Dead, Done, Outcome, Released, Retry, RetryIn
+from dibs.outcome import Bury, Dead, Done, JobTimeout, Outcome, Released, Retry, RetryIn
 from dibs.task import Task
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "HandoverUncertain",
     "Job",
     "JobExists",
+    "JobTimeout",
     "Message",
     "MessageTooLarge",
     "Outcome",

@@ -131,7 +131,8 @@ class Dibs:
             backoff: how long to wait before each.
             retry_on: only these exceptions are tried again, others set the job aside; None: all.
             bury_on: these exceptions set the job aside at once.
-            timeout: seconds that a run may take; None: as long as it takes. Not enforced yet.
+            timeout: seconds that a run may take; None: as long as it takes. A run that takes
+                longer fails with `JobTimeout`; `app.drain()` sets no limits.
             priority: 0 (last) to 9 (first).
             expires: seconds or timedelta after which a job may not start any more.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import msgspec
@@ -14,6 +15,7 @@ class CurrentJob(msgspec.Struct, frozen=True):
     """The job that is running in this task."""
 
     _message: Message
+    _is_lost: Callable[[], bool]
 
     @property
     def id(self) -> str:
@@ -39,6 +41,15 @@ class CurrentJob(msgspec.Struct, frozen=True):
     def last_error(self) -> str | None:
         """What the run before this one said when it failed."""
         return self._message.error
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another worker may run the job by now: the broker took it back, as after a cut connection.
+
+        What this run returns is then recorded only if the job comes back to this worker (P4, P6). On SQLite that
+        never happens.
+        """
+        return self._is_lost()
 
 
 #: Set around each run; a thread or a coroutine sees its own.

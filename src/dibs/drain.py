@@ -12,7 +12,7 @@ from dibs.broker import Broker, Consumer
 from dibs.lifespan import Lifespan
 from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
-from dibs.run import Call, Runner
+from dibs.run import Call, Runner, Unwatched
 
 #: How long an empty queue must stay silent to count as empty, in seconds: RabbitMQ pushes what it has.
 _SILENCE = 0.1
@@ -74,9 +74,9 @@ def _run(runner: Runner, loop: asyncio.Runner, consumer: Consumer, delivery: Del
         if not isinstance(begun, Call):
             outcome = begun
         elif begun.is_async:
-            outcome = loop.run(begun.arun())
+            outcome = loop.run(begun.arun(Unwatched()))
         else:
-            outcome = begun.run(passing=(KeyboardInterrupt,))
+            outcome = begun.run(Unwatched(), passing=(KeyboardInterrupt,))
     finally:
         consumer.settle([(delivery, outcome)])
     return outcome

@@ -21,7 +21,7 @@
         ├── JobExists           the caller's own job id is taken
         └── ReceiptLost         the delivery is not this worker's any more
 
-The control signals `Retry` and `Bury` are not errors; they stand in `outcome.py`.
+The control signals `Retry`, `Bury` and `JobTimeout` are not among them; they stand in `outcome.py`.
 """
 
 from __future__ import annotations

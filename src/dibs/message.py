@@ -64,6 +64,23 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """
         return self.body.decode()
 
+    def after_failure(self, error: str) -> Message:
+        """Return it as it comes again after a run that failed: one attempt later, and cleared if it never killed."""
+        return msgspec.structs.replace(
+            self,
+            attempt=self.attempt + 1,
+            error=error,
+            due=None,
+            unknown_since=None,
+            is_suspect=self.crashes > 0,
+        )
+
+    def after_crash(self, error: str) -> Message:
+        """Return it as it comes again after it killed an executor or a worker: no attempt is lost."""
+        return msgspec.structs.replace(
+            self, crashes=self.crashes + 1, error=error, due=None, unknown_since=None, is_suspect=True
+        )
+
     def json(self) -> Any:
         """Return the body decoded from JSON.
 

@@ -50,6 +50,8 @@ class Dead(msgspec.Struct, frozen=True, tag="dead"):
     reason: Reason
     #: Text with traceback, at most ERROR_BYTES.
     error: str
+    #: How many executors and workers it has killed by now; None: as many as its message says.
+    crashes: int | None = None
 
 
 class Released(msgspec.Struct, frozen=True, tag="release"):
@@ -78,6 +80,14 @@ class Retry(BaseException):
 
 class Bury(BaseException):
     """Raised by a task: set me aside now, with this reason, and don't try again."""
+
+
+class JobTimeout(BaseException):
+    """Raised in a task that runs longer than its `timeout`. Counts as a failure.
+
+    A `BaseException`, so that a task's own `except Exception` does not swallow it; `finally` and `with` clean up.
+    A coroutine sees `asyncio.CancelledError` instead, as it does under `asyncio.timeout`.
+    """
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,11 +17,36 @@ from dibs.current import RUNNING, CurrentJob
 from dibs.errors import BadArguments
 from dibs.listener import Listener
 from dibs.message import Message, now_ms
-from dibs.outcome import Bury, Dead, Done, Outcome, Retry, RetryIn, clip_error
+from dibs.outcome import Bury, Dead, Done, JobTimeout, Outcome, Retry, RetryIn, clip_error
 from dibs.task import AnyTask, ErrorKinds, Policy
 
 #: A job of an unknown task waits at least and at most so long between tries, in seconds.
 _UNKNOWN_WAITS = (1.0, 60.0)
+
+
+class Watch(Protocol):
+    """What surrounds a run: who looks after its time limit, and knows whether its job is still this worker's."""
+
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a plain function. Only inside may it be interrupted, by `JobTimeout`."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Whether the broker has taken the job back, so that another worker may run it by now."""
+        ...
+
+
+class Unwatched:
+    """A run that nothing interrupts and nobody takes away: `app.drain()`."""
+
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function."""
+        __tracebackhide__ = True
+        return function(*args, **kwargs)
+
+    def is_lost(self) -> bool:
+        """Return False."""
+        return False
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,16 +59,18 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     is_async: bool
 
-    def run(self, *, passing: tuple[type[BaseException], ...] = ()) -> Outcome:
+    def run(self, watch: Watch, *, passing: tuple[type[BaseException], ...] = ()) -> Outcome:
         """Run a plain function and judge how it ended.
 
         Args:
+            watch: calls the function.
             passing: what is to pass through rather than be judged: the user's Ctrl-C in `app.drain()`. An
                 executor has no terminal, so there it can only be the task's own doing.
         """
-        token = RUNNING.set(CurrentJob(self.message))
+        __tracebackhide__ = True
+        token = RUNNING.set(CurrentJob(self.message, watch.is_lost))
         try:
-            result = self.function(*self.args, **self.kwargs)
+            result = watch.call(self.function, self.args, self.kwargs)
         except passing:
             raise
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is an outcome
@@ -52,11 +79,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             RUNNING.reset(token)
         return self._never_ran(result) if inspect.isawaitable(result) else _done(result)
 
-    async def arun(self) -> Outcome:
+    async def arun(self, watch: Watch) -> Outcome:
         """Run a coroutine function and judge how it ended; whoever cancels the run sees it cancelled."""
         import asyncio  # noqa: PLC0415 -- who runs this has it imported
 
-        token = RUNNING.set(CurrentJob(self.message))
+        __tracebackhide__ = True
+        token = RUNNING.set(CurrentJob(self.message, watch.is_lost))
         try:
             return _done(await self.function(*self.args, **self.kwargs))
         except asyncio.CancelledError as error:
@@ -93,10 +121,16 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             return Dead("failed", text)
         asked = None if asked_for is None else asked_for.delay
         delay = policy.backoff.delay_after(message.attempt) if asked is None else asked
-        following = msgspec.structs.replace(
-            message, attempt=message.attempt + 1, error=text, due=None, unknown_since=None
-        )
-        return RetryIn(delay, following)
+        return RetryIn(delay, message.after_failure(text))
+
+    def judge_overtime(self) -> Outcome:
+        """Return what is to follow a run that took longer than its time limit."""
+        return self.judge(JobTimeout(overtime_text(self.policy.timeout or 0.0)))
+
+
+def overtime_text(timeout: float) -> str:
+    """Say that a run took longer than so many seconds."""
+    return f"The job ran longer than its time limit of {timeout:g} s."
 
 
 class Runner:
@@ -190,6 +224,8 @@ def _is_all(error: BaseException, kinds: ErrorKinds) -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the error with its traceback, from the task's own frame on."""
-    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    """Return the error with its traceback, from the task's own frame on: those around it hide themselves."""
+    trace = error.__traceback__
+    while trace is not None and "__tracebackhide__" in trace.tb_frame.f_code.co_varnames:
+        trace = trace.tb_next
     return clip_error("".join(traceback.format_exception(type(error), error, trace)))

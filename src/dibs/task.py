@@ -22,6 +22,7 @@ from dibs.errors import BadOption, BadTask
 from dibs.job import Job, Prepared
 from dibs.message import DEFAULT_PRIORITY, LONGEST_DELAY, Message, new_id, now_ms
 from dibs.names import check_id, check_queue_name
+from dibs.outcome import JobTimeout
 
 P = ParamSpec("P")
 #: What a call returns: for a coroutine function the coroutine.
@@ -29,7 +30,9 @@ C = TypeVar("C")
 #: What a run returns: for a coroutine function what the coroutine returns.
 R = TypeVar("R")
 
-ErrorKinds = type[Exception] | tuple[type[Exception], ...]
+#: What `retry_on` and `bury_on` may name.
+ErrorKind = type[Exception] | type[JobTimeout]
+ErrorKinds = ErrorKind | tuple[ErrorKind, ...]
 
 #: What a program's main module is called: in itself, and in a child that `multiprocessing` spawned.
 _MAIN = ("__main__", "__mp_main__")
@@ -45,7 +48,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retry_on: ErrorKinds | None = None
     #: These are set aside at once.
     bury_on: ErrorKinds = ()
-    #: Seconds that a run may take; None: as long as it takes. Not enforced yet.
+    #: Seconds that a run may take; None: as long as it takes.
     timeout: float | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +60,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             raise BadOption(f"backoff={self.backoff!r}: must be a Backoff, as in Backoff(first=15, limit=3600).")
         for name, kinds in (("retry_on", self.retry_on or ()), ("bury_on", self.bury_on)):
             listed = kinds if isinstance(kinds, tuple) else (kinds,)
-            if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in listed):
+            if not all(isinstance(kind, type) and issubclass(kind, (Exception, JobTimeout)) for kind in listed):
                 raise BadOption(f"{name}={kinds!r}: must be an exception type or a tuple of them.")
 
 

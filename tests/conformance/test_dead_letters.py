@@ -40,6 +40,19 @@ def test_a_dead_letter_has_its_reason_error_time_and_message(world: World) -> No
     assert letter.worker
 
 
+def test_a_dead_letter_counts_its_last_crash(world: World) -> None:
+    broker = world.open()
+    broker.send([job("a", crashes=2)])
+    consumer = broker.consume(["a"], limit=1)
+    (delivery,) = receive(consumer, 1)
+
+    consumer.settle([(delivery, Dead("crashed", "boom", crashes=3))])
+
+    until(lambda: bool(broker.dead("a", limit=1)))
+    (letter,) = broker.dead("a", limit=1)
+    assert (letter.reason, letter.message.crashes) == ("crashed", 3)
+
+
 def test_the_dead_are_not_received(world: World) -> None:
     broker = world.open()
 

@@ -10,7 +10,7 @@ import pytest
 
 from dibs import Dibs
 from dibs.message import new_id
-from tests.crash import tasks
+from tests.crash import plain_tasks, tasks
 from tests.evidence import Event, events
 from tests.waiting import PATIENCE, until
 from tests.workers import Worker
@@ -28,17 +28,28 @@ class Stage:
         self._namespace = f"t{new_id()[-12:]}"
         self.app = self._make_app()
 
-    def worker(self, *arguments: str) -> Worker:
-        """Start a worker and wait until it consumes."""
+    def worker(self, *arguments: str, module: str = "tasks") -> Worker:
+        """Start a worker of one of the two apps and wait until it consumes."""
+        return self.start_worker(*arguments, module=module).wait_ready()
+
+    def start_worker(self, *arguments: str, module: str = "tasks") -> Worker:
+        """Start a worker, which may not live for long."""
         env = {"DIBS_TEST_NAMESPACE": self._namespace, "DIBS_TEST_LOG": str(self._log)}
         made = Worker(
-            "tests.crash.tasks:app", "--url", self.world.url, *arguments, directory=self.directory / "logs", env=env
+            f"tests.crash.{module}:app",
+            "--url",
+            self.world.url,
+            *arguments,
+            directory=self.directory / "logs",
+            env=env,
         )
-        return self._stack.enter_context(made).wait_ready()
+        return self._stack.enter_context(made)
 
-    def enqueue(self, name: str, *args: object, queue: str | None = None, **kwargs: object) -> None:
-        """Hand a call of one of `tests/crash/tasks.py` over."""
-        task = self.app.get_task(f"tests.crash.tasks.{name}")
+    def enqueue(
+        self, name: str, *args: object, queue: str | None = None, module: str = "tasks", **kwargs: object
+    ) -> None:
+        """Hand a call of one of `tests/crash/tasks.py` or `plain_tasks.py` over."""
+        task = self.app.get_task(f"tests.crash.{module}.{name}")
         task.using(queue=queue).enqueue(*args, **kwargs)
 
     def events(self, kind: str | None = None) -> list[Event]:
@@ -53,7 +64,7 @@ class Stage:
     def _make_app(self) -> Dibs:
         """Return an app with the same tasks, queues and namespace as the workers', on this test's broker."""
         app = Dibs(self.world.url, namespace=self._namespace)
-        for task in tasks.app.tasks.values():
+        for task in (*tasks.app.tasks.values(), *plain_tasks.app.tasks.values()):
             app.task(name=task.name, queue=task.options.queue)(task.function)
         app.queue("plain", type="classic")
         for name in ("left", "middle", "right"):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import os
+import pathlib
 import signal
 import stat
 import time
 
-from dibs import Dibs, Message, current_job
+from dibs import Backoff, Dibs, Message, current_job
 from tests.evidence import record
 
 app = Dibs(namespace=os.environ.get("DIBS_TEST_NAMESPACE", ""))
+#: What `grow` keeps.
+HOARD: list[bytes] = []
 LOG = os.environ.get("DIBS_TEST_LOG", "/dev/null")
 
 for name in ("left", "middle", "right"):
@@ -94,6 +98,73 @@ def spawn(key: str) -> None:
         time.sleep(60)
         os._exit(0)
     time.sleep(60)
+
+
+@app.task(timeout=0.5, retries=1, backoff=Backoff(first=0.1, jitter=False))
+def spin(key: str) -> None:
+    """Count for ever, in Python."""
+    record(LOG, "start", key)
+    while True:
+        sum(range(100))
+
+
+@app.task(queue="async", timeout=0.5, retries=0)
+async def anap(key: str, seconds: float) -> None:
+    """Sleep, within half a second."""
+    record(LOG, "start", key)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        record(LOG, "cleaned-up", key)
+    record(LOG, "end", key)
+
+
+@app.task(timeout=0.2, retries=0)
+def resist(key: str) -> None:
+    """Swallow whatever is raised in it."""
+    record(LOG, "start", key)
+    while True:
+        try:
+            time.sleep(0.1)
+        except BaseException:  # noqa: BLE001 -- that is the point
+            record(LOG, "resisted", key)
+
+
+@app.task(timeout=0.2, retries=0)
+def hold_interpreter(key: str) -> None:
+    """Run C code that lets no other thread and no signal in, for ever."""
+    record(LOG, "start", key)
+    sum(itertools.repeat(0))
+
+
+@app.task(timeout=30)
+def quick(key: str) -> None:
+    """End long before the time limit."""
+    record(LOG, "end", key)
+
+
+@app.task
+def grow(key: str, megabytes: int) -> None:
+    """Keep so much memory for ever."""
+    HOARD.append(os.urandom(1_000_000) * megabytes)
+    record(LOG, "end", key)
+
+
+@app.task
+def kill_worker(key: str) -> None:
+    """Kill the supervisor, and so the whole worker."""
+    record(LOG, "start", key)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+@app.task
+def exhaust(key: str, cgroup: str) -> None:
+    """Use more memory than the cgroup allows."""
+    record(LOG, "start", key)
+    pathlib.Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
+    while True:
+        HOARD.append(os.urandom(1_000_000) * 10)
 
 
 @app.consumer("plain")

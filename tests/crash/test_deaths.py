@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from tests.crash.conftest import Stage
 from tests.waiting import until
-from tests.workers import is_alive
+from tests.workers import Worker, is_alive
 
 
 def test_a_job_whose_executor_is_killed_is_done_by_the_next_one(stage: Stage) -> None:
@@ -81,7 +86,8 @@ def test_a_job_that_kills_its_executor_is_set_aside_after_three_crashes(stage: S
     until(lambda: bool(stage.app.broker.dead("default", limit=5)))
     (letter,) = stage.app.broker.dead("default", limit=5)
     assert letter.reason == "crashed"
-    assert "3 of 3" in letter.error
+    assert letter.error.startswith("Crash 3 of 3. The executor died while it ran this job: ")
+    assert letter.message.crashes == 3
     assert len([event for event in stage.events("start") if event.key == "killer"]) == 3
     assert worker.executors
 
@@ -172,3 +178,75 @@ def test_a_hundred_jobs_survive_workers_that_are_killed_again_and_again(stage: S
 
     until(lambda: len({event.key for event in stage.events("end")}) == 100)
     assert stage.app.broker.dead("default", limit=1) == []
+
+
+def test_one_killer_among_a_hundred_good_jobs_kills_at_most_five_executors(stage: Stage) -> None:
+    worker = stage.worker("-p", "2", "-c", "8")
+    prepared = [stage.app.get_task("tests.crash.tasks.work").prepare(f"good-{n}", 0.02) for n in range(100)]
+    killer = stage.app.get_task("tests.crash.tasks.die").prepare("killer", "segfault")
+
+    stage.app.enqueue_many([*prepared[:50], killer, *prepared[50:]])
+
+    until(lambda: {event.key for event in stage.events("end")} == {f"good-{n}" for n in range(100)})
+    until(lambda: bool(stage.app.broker.dead("default", limit=5)))
+    (letter,) = stage.app.broker.dead("default", limit=5)
+    assert (letter.reason, letter.message.crashes, letter.message.attempt) == ("crashed", 3, 1)
+    assert "signal 11 (SIGSEGV), peak memory" in letter.error
+    assert worker.log.count("WARNING executor died") <= 5
+    assert worker.log.count("job will be tried again") == 2
+
+
+def test_a_job_that_kills_whole_workers_is_set_aside_and_the_innocent_go_on(stage: Stage) -> None:
+    broker = stage.app.broker
+    stage.enqueue("kill_worker", "killer")
+    for number in range(5):
+        stage.enqueue("work", f"good-{number}", 0.2)
+
+    def is_over(worker: Worker) -> bool:
+        return not is_alive(worker.pid) or bool(broker.dead("default", limit=1))
+
+    deaths = 0
+    while not broker.dead("default", limit=1):
+        worker = stage.start_worker("-p", "1", "-c", "4")
+        until(functools.partial(is_over, worker))
+        deaths += not is_alive(worker.pid)
+
+    limit = SUSPECT_AFTER_DEATHS if broker.capabilities.counts_deaths else SUSPECT_AFTER_RETURNS
+    assert deaths == limit + CRASH_LIMIT
+    until(lambda: {event.key for event in stage.events("end")} == {f"good-{n}" for n in range(5)})
+    (letter,) = broker.dead("default", limit=5)
+    assert (letter.reason, letter.message.crashes, letter.message.attempt) == ("crashed", 3, 1)
+    assert "The worker died while this job ran alone" in letter.error
+
+
+def test_a_job_for_want_of_memory_killed_by_the_system_is_set_aside_with_the_memory_it_used(stage: Stage) -> None:
+    with small_cgroup(100_000_000) as cgroup:
+        stage.worker("-p", "1")
+
+        stage.enqueue("exhaust", "large", cgroup)
+        stage.enqueue("work", "innocent")
+
+        stage.wait_for("end", 1)
+        until(lambda: bool(stage.app.broker.dead("default", limit=5)))
+        (letter,) = stage.app.broker.dead("default", limit=5)
+        assert letter.reason == "crashed"
+        peak = int(letter.error.partition("signal 9 (SIGKILL), peak memory ")[2].split()[0])
+        assert 50 <= peak <= 200
+
+
+@contextmanager
+def small_cgroup(limit_bytes: int) -> Iterator[str]:
+    """Make a cgroup with so much memory. Without the right to, there is nothing to test, and that is said."""
+    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    root, name = (v1, "memory.limit_in_bytes") if v1.is_dir() else (v2, "memory.max")
+    group = root / f"dibs-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / name).write_text(str(limit_bytes))
+    except OSError as error:
+        pytest.skip(f"no cgroup of its own can be made here: {error}")
+    try:
+        yield str(group)
+    finally:
+        until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()

@@ -10,7 +10,22 @@ from hypothesis import strategies as st
 from dibs.broker import Queue
 from dibs.message import Message
 from dibs.outcome import Dead, Done, Released, RetryIn
-from dibs.worker.frames import Finished, Frame, Inbox, Keep, Ready, Refused, Setup, Start, Stop, pack
+from dibs.worker.frames import (
+    Began,
+    Finished,
+    Frame,
+    Inbox,
+    Keep,
+    Lost,
+    Overdue,
+    Ready,
+    Refused,
+    Setup,
+    Start,
+    Stop,
+    Worn,
+    pack,
+)
 
 texts = st.text(max_size=20)
 bodies = st.binary(max_size=300)
@@ -47,6 +62,10 @@ frames = (
     )
     | st.builds(Refused, texts)
     | st.builds(Finished, st.integers(0, 2**40), outcomes)
+    | st.builds(Began, st.integers(0, 2**40), st.floats(0, 1e6), st.none() | st.floats(0, 1e6), st.just("failed"))
+    | st.builds(Overdue, st.integers(0, 2**40))
+    | st.builds(Worn)
+    | st.builds(Lost, st.lists(st.integers(0, 2**40), max_size=3))
 )
 
 

@@ -27,7 +27,7 @@ from dibs import (
 )
 from dibs.message import now_ms
 from dibs.outcome import ERROR_BYTES
-from dibs.run import Call, Runner
+from dibs.run import Call, Runner, Unwatched
 
 
 class Stage:
@@ -41,7 +41,7 @@ class Stage:
         begun = Runner(self.app.tasks, self.app.listeners, unknown_task_limit=self._limit).begin(message)
         if not isinstance(begun, Call):
             return begun
-        return asyncio.run(begun.arun()) if begun.is_async else begun.run()
+        return asyncio.run(begun.arun(Unwatched())) if begun.is_async else begun.run(Unwatched())
 
     def run_task(self, function: Callable[..., Any], *, attempt: int = 1, **options: Any) -> Outcome:
         """Register the function and run a job of it."""
@@ -203,9 +203,9 @@ def test_an_interrupt_of_the_tasks_own_is_a_failure_unless_it_is_to_pass(stage: 
     call = Runner(stage.app.tasks, {}, unknown_task_limit=1).begin(message)
     assert isinstance(call, Call)
 
-    assert isinstance(call.run(), Dead)
+    assert isinstance(call.run(Unwatched()), Dead)
     with pytest.raises(KeyboardInterrupt):
-        call.run(passing=(KeyboardInterrupt,))
+        call.run(Unwatched(), passing=(KeyboardInterrupt,))
 
 
 def test_waiting_for_something_cancelled_is_a_failure(stage: Stage) -> None:
@@ -231,7 +231,7 @@ def test_a_run_that_is_cancelled_is_seen_cancelled(stage: Stage) -> None:
     assert isinstance(call, Call)
 
     async def cancel_it() -> None:
-        running = asyncio.create_task(call.arun())
+        running = asyncio.create_task(call.arun(Unwatched()))
         await asyncio.sleep(0)
         running.cancel()
         await running

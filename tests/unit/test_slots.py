@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dibs.message import Delivery, Message
-from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.outcome import Dead, Outcome, Released, RetryIn
 from dibs.worker.child import Child, Death
-from dibs.worker.slots import CRASH_LIMIT, Slots
+from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
+from dibs.worker.slots import Slots
 
 KILLED = Death(-9, 1024 * 1024)
 
@@ -26,6 +27,8 @@ class FakeChild:
         self.is_ready = is_ready
         self.is_quarantine = False
         self.is_retired = False
+        self.worn_by = ""
+        self.verdicts: dict[int, Outcome] | None = None
 
     def start(self, number: int, delivery: Delivery) -> None:
         self.running[number] = delivery
@@ -43,7 +46,7 @@ class FakeChild:
 
 
 def make(slots: int, children: int) -> tuple[Slots, list[FakeChild]]:
-    made = Slots(slots)
+    made = Slots(slots, children)
     fakes = [FakeChild(slots) for _ in range(children)]
     made.children.extend(cast("list[Child]", fakes))
     return made, fakes
@@ -60,6 +63,10 @@ def finish(slots: Slots, child: FakeChild, name: str) -> Delivery:
 
 def bury(slots: Slots, child: FakeChild) -> list[tuple[Delivery, Outcome]]:
     return slots.bury(cast("Child", child), KILLED)
+
+
+def retire(slots: Slots) -> list[Any]:
+    return [*slots.retire()]
 
 
 def replace(slots: Slots) -> FakeChild:
@@ -108,7 +115,9 @@ def test_a_job_that_was_alone_is_guilty_and_loses_no_attempt() -> None:
     assert held.message.id == "a"
     assert isinstance(outcome, RetryIn)
     assert (outcome.delay, outcome.message.attempt, outcome.message.crashes) == (0, 2, 2)
-    assert "2 of 3 times: signal 9 (SIGKILL)" in (outcome.message.error or "")
+    assert "Crash 2 of 3. The executor died while it ran this job: signal 9 (SIGKILL)" in (
+        outcome.message.error or ""
+    )
     assert slots.children == []
 
 
@@ -130,7 +139,7 @@ def test_of_several_each_runs_alone_until_the_guilty_one_is_found() -> None:
     assert bury(slots, child) == []
 
     child = replace(slots)
-    assert (child.ids, slots.free, len(slots.running)) == (["innocent"], 0, 3)
+    assert (child.ids, len(slots.running)) == (["innocent"], 3)
     assert finish(slots, child, "innocent").message.attempt == 1
     assert child.ids == ["guilty"]
     ((held, outcome),) = bury(slots, child)
@@ -157,6 +166,129 @@ def test_the_other_executors_go_on_while_suspects_are_tried() -> None:
     assert child.ids == suspects[:1]
 
 
+def test_several_suspects_are_tried_at_once_where_there_are_executors_for_it() -> None:
+    slots, (dying, other) = make(2, 2)
+    slots.assign([delivery(name) for name in "abcd"])
+    suspects, others = dying.ids, other.ids
+
+    bury(slots, dying)
+    finish(slots, other, others[0])
+    finish(slots, other, others[1])
+    child = replace(slots)
+
+    assert {*child.ids, *other.ids} == set(suspects)
+
+
+def came_back(name: str, returns: int | None, **fields: Any) -> Delivery:
+    """Return a delivery that came back without an outcome so often."""
+    return Delivery(message=delivery(name, **fields).message, receipt=name, returns=returns)
+
+
+@pytest.mark.parametrize("limit", [SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS])
+def test_a_job_that_comes_back_again_and_again_is_marked_before_it_runs(limit: int) -> None:
+    slots, (child,) = make(2, 1)
+    slots.returns_limit = limit
+
+    assert slots.assign([came_back("a", limit - 1)]) == []
+    assert child.ids == ["a"]
+    ((held, outcome),) = slots.assign([came_back("b", limit)])
+
+    assert (child.ids, held.message.id) == (["a"], "b")
+    assert isinstance(outcome, RetryIn)
+    assert outcome.message == delivery("b", is_suspect=True).message
+
+
+def test_where_nobody_counts_the_first_return_makes_a_job_suspect() -> None:
+    slots, _ = make(2, 1)
+
+    ((_, outcome),) = slots.assign([came_back("a", None)])
+
+    assert isinstance(outcome, RetryIn)
+    assert (outcome.message.is_suspect, outcome.message.crashes, outcome.message.attempt) == (True, 0, 1)
+
+
+def test_a_worker_that_died_with_a_marked_job_is_put_down_to_it() -> None:
+    slots, (child,) = make(2, 1)
+
+    ((_, second),) = slots.assign([came_back("a", 1, is_suspect=True, crashes=1)])
+    ((_, third),) = slots.assign([came_back("a", None, is_suspect=True, crashes=2)])
+
+    assert child.ids == []
+    assert isinstance(second, RetryIn)
+    assert (second.message.crashes, second.message.attempt, second.message.is_suspect) == (2, 1, True)
+    assert isinstance(third, Dead)
+    assert (third.reason, third.crashes) == ("crashed", 3)
+    assert third.error == "Crash 3 of 3. The worker died while this job ran alone; nobody lived to see the cause."
+
+
+def test_a_marked_job_that_did_not_come_back_runs_alone() -> None:
+    slots, (one, two) = make(2, 2)
+
+    assert slots.assign([delivery("suspect", is_suspect=True), delivery("a")]) == []
+
+    assert sorted([one.ids, two.ids]) == [["a"], ["suspect"]]
+
+
+def test_two_marked_jobs_are_never_in_one_workers_hands() -> None:
+    slots, (one, two) = make(2, 2)
+    slots.assign([delivery("suspect", is_suspect=True)])
+
+    ((late, put_off),) = slots.assign([delivery("second", is_suspect=True), delivery("good")])
+    ended = slots.assign([delivery("third", is_suspect=True), delivery("fourth", is_suspect=True)])
+
+    assert sorted([one.ids, two.ids]) == [["good"], ["suspect"]]
+    assert isinstance(put_off, RetryIn)
+    assert put_off.message == late.message
+    assert put_off.delay > 0
+    assert [held.message.id for held, _ in ended] == ["third", "fourth"]
+
+
+def test_of_those_beside_a_run_that_its_executor_was_killed_for_none_is_suspect() -> None:
+    slots, (child,) = make(3, 1)
+    slots.assign([delivery(name) for name in "abc"])
+    guilty = next(number for number, held in child.running.items() if held.message.id == "b")
+    verdict = Dead("failed", "too long")
+
+    child.verdicts = {guilty: verdict}
+
+    ended = {held.message.id: outcome for held, outcome in bury(slots, child)}
+    assert ended == {"a": Released(), "b": verdict, "c": Released()}
+    assert slots.is_idle
+
+
+def test_a_worn_executor_goes_on_until_its_successor_is_there() -> None:
+    slots, (worn, other) = make(2, 2)
+    slots.assign([delivery(name) for name in "ab"])
+    worn.worn_by = "memory"
+
+    assert slots.lacks_executors
+    assert retire(slots) == []
+    successor = FakeChild(2, is_ready=False)
+    slots.children.append(cast("Child", successor))
+    assert (slots.lacks_executors, retire(slots), slots.free) == (False, [], 2)
+    successor.is_ready = True
+    assert retire(slots) == [worn]
+
+    slots.assign([delivery(name) for name in "cde"])
+    assert (len(worn.ids), len(other.ids), len(successor.ids)) == (1, 2, 2)
+    assert not slots.lacks_executors
+
+
+def test_worn_executors_are_replaced_one_after_the_other() -> None:
+    slots, (one, two) = make(1, 2)
+    one.worn_by = two.worn_by = "memory"
+
+    first = FakeChild(1)
+    slots.children.append(cast("Child", first))
+
+    assert not slots.lacks_executors
+    (retired,) = retire(slots)
+    second = FakeChild(1)
+    slots.children.append(cast("Child", second))
+    assert [retired, *retire(slots)] == [one, two]
+    assert not slots.lacks_executors
+
+
 def test_a_job_that_killed_before_runs_alone() -> None:
     slots, (one, two) = make(2, 2)
 
@@ -174,18 +306,17 @@ def test_a_suspect_that_finds_no_empty_executor_gets_one_more_and_holds_nobody_u
 
     slots.assign([delivery("killer", crashes=1)])
 
-    assert slots.needs_quarantine
+    assert slots.lacks_quarantine
+    assert slots.lacks_executors
     extra = FakeChild(3)
     extra.is_quarantine = True
     slots.children.append(cast("Child", extra))
     slots.start_suspects()
     assert (busy.ids, extra.ids) == (["hours long"], ["killer"])
-    assert (slots.needs_quarantine, slots.free, slots.active) == (False, 2, 1)
+    assert (slots.lacks_executors, slots.free, retire(slots)) == (False, 2, [])
     finish(slots, extra, "killer")
-    assert slots.active == 2
-    (retired,) = slots.retire(1)
-    assert retired is cast("Child", extra)
-    assert (slots.active, slots.free) == (1, 2)
+    assert retire(slots) == [extra]
+    assert (slots.lacks_executors, slots.free) == (False, 2)
 
 
 def test_an_executor_that_runs_empty_takes_the_suspect() -> None:

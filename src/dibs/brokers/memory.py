@@ -277,8 +277,10 @@ class MemoryConsumer:
                 entry.message = msgspec.structs.replace(message, due=due if delay > 0 else None)
                 entry.state, entry.seq = "delayed" if delay > 0 else "ready", next(self._broker._seq)  # noqa: SLF001
                 entry.returns = 0
-            case Dead(reason=reason, error=error):
+            case Dead(reason=reason, error=error, crashes=crashes):
                 entry.state, entry.seq = "dead", next(self._broker._seq)  # noqa: SLF001
+                if crashes is not None:
+                    entry.message = msgspec.structs.replace(entry.message, crashes=crashes)
                 entry.dead = DeadLetter(
                     message=entry.message, reason=reason, error=error, died=now_ms(), worker=f"memory:{self._pid}"
                 )

@@ -42,6 +42,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--grace", type=float, default=25.0, metavar="SECONDS", help="for running jobs, at the end (25)"
     )
+    parser.add_argument(
+        "--max-memory", type=int, metavar="MB", help="replace an executor that has more in use after a job"
+    )
+    parser.add_argument("--max-jobs", type=int, metavar="N", help="replace an executor after so many jobs")
     parser.set_defaults(run=run)
 
 
@@ -62,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
         processes=options.processes,
         is_burst=options.burst,
         grace=options.grace,
+        max_memory=options.max_memory,
+        max_jobs=options.max_jobs,
     )
     if options.reload:
         run_reloading(worker)

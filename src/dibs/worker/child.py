@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from dibs.message import Delivery
-from dibs.worker.frames import Frame, Inbox, Keep, Setup, Start, Stop, pack
+from dibs.outcome import Outcome
+from dibs.worker.frames import Began, Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
 from dibs.worker.window import Window
 
 #: What the jobs of an executor may weigh before it gets no more ahead.
@@ -25,12 +27,12 @@ class Child:
     """One executor process. Never blocks: what the socket does not take waits in an outbox."""
 
     def __init__(self, setup: Setup) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
         self._permits, self._permit_writer = os.pipe()
         os.set_blocking(self._permits, False)
         os.set_blocking(self._permit_writer, False)
-        with theirs:
+        try:
             # In a session of its own: Ctrl-C at the terminal is the supervisor's alone. -P: a file of the user's
             # named like a module of the standard library must not shadow it while the executor starts.
             self._process = subprocess.Popen(
@@ -39,7 +41,11 @@ class Child:
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
             )
-        self._socket = ours
+        except OSError:
+            self.close()
+            raise
+        finally:
+            theirs.close()
         self._inbox = Inbox()
         self._outbox = bytearray()
         #: What it has, by the number of the run, in the order in which it starts them.
@@ -59,8 +65,20 @@ class Child:
         self.is_refused = False
         #: It is kept for suspects: it runs one at a time and nothing else.
         self.is_quarantine = False
-        #: It was told to end, as there are enough without it.
+        #: It gets nothing more, and is told to end when what it runs has ended.
         self.is_retired = False
+        #: It was told to end.
+        self.is_stopped = False
+        #: Why another one is to take its place; empty: it is as good as new.
+        self.worn_by = ""
+        #: How many jobs ended in it.
+        self.finished = 0
+        #: Its runs that have a time limit, each with the time at which it must have ended or been told of.
+        self.limited: dict[int, tuple[float, Began]] = {}
+        #: Those of them that ignore that their time is over.
+        self.overdue: set[int] = set()
+        #: What becomes of what it runs, where the supervisor itself killed it.
+        self.verdicts: dict[int, Outcome] | None = None
         self.post(setup)
         self.flush()
 
@@ -102,7 +120,15 @@ class Child:
         delivery = self.running.pop(number)
         self._body_bytes -= len(delivery.message.body)
         self.window.advance(time.monotonic())
+        self.finished += 1
+        if self.limited:
+            self.limited.pop(number, None)
+            self.overdue.discard(number)
         return delivery
+
+    def tell_lost(self, receipts: Collection[object]) -> None:
+        """Tell it which of its jobs the broker has taken back, by their receipts."""
+        self.post(Lost([number for number, held in self.running.items() if held.receipt in receipts]))
 
     def recall(self) -> list[Delivery]:
         """Take back what it has not started."""
@@ -158,6 +184,7 @@ class Child:
 
     def stop(self) -> None:
         """Ask it to run its stop hooks and end."""
+        self.is_stopped = True
         self.post(Stop())
         self.flush()
 
@@ -181,6 +208,14 @@ class Child:
         self._process.returncode = os.waitstatus_to_exitcode(status)
         peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Death(self._process.returncode, peak)
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory it has in use now (RSS); 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
 
     def close(self) -> None:
         """Let go of the socket and the pipe."""

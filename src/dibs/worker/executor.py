@@ -9,11 +9,12 @@ from typing import NoReturn
 
 from dibs.app import Dibs
 from dibs.lifespan import Lifespan
-from dibs.message import Message
-from dibs.outcome import Outcome, clip_error
+from dibs.outcome import Dead, Outcome, RetryIn, clip_error
 from dibs.run import Call, Runner
-from dibs.worker.frames import Ready, Refused
+from dibs.worker.alarms import Alarms
+from dibs.worker.frames import Began, Ready, Refused, Start
 from dibs.worker.line import Line
+from dibs.worker.watch import Interrupter, LimitedWatch, Watch
 
 
 class Executor:
@@ -22,6 +23,7 @@ class Executor:
     def __init__(self, line: Line, app: Dibs, slots: int) -> None:
         self.line = line
         self.slots = slots
+        self.alarms = Alarms()
         self.lifespan = Lifespan(*app.hooks)
         self.runner = Runner(app.tasks, app.listeners, unknown_task_limit=app.unknown_task_limit)
         self._app = app
@@ -59,10 +61,28 @@ class Executor:
         await self.lifespan.stop()
         self._app.close()
 
-    def run(self, message: Message) -> Outcome:
-        """Run a message whose function is plain."""
-        begun = self.runner.begin(message)
-        return begun.run() if isinstance(begun, Call) else begun
+    def run(self, start: Start, interrupter: Interrupter) -> Outcome:
+        """Run a job whose function is plain."""
+        begun = self.runner.begin(start.message)
+        return self.call(start.number, begun, interrupter) if isinstance(begun, Call) else begun
+
+    def call(self, number: int, call: Call, interrupter: Interrupter) -> Outcome:
+        """Run a plain function, within its time limit if it has one."""
+        timeout = call.policy.timeout
+        if timeout is None:
+            return call.run(Watch(self.line, number))
+        self.announce(number, call, timeout)
+        return call.run(LimitedWatch(self.line, number, timeout, interrupter))
+
+    def announce(self, number: int, call: Call, timeout: float) -> None:
+        """Tell the supervisor that a limited run begins: this process may be unable to say so when it is over."""
+        match call.judge_overtime():
+            case RetryIn(delay=delay):
+                self.line.send(Began(number, timeout, delay, "failed"))
+            case Dead(reason=reason):
+                self.line.send(Began(number, timeout, None, reason))
+            case other:
+                raise TypeError(f"A run that took too long can't be {other}.")
 
 
 def end_with(error: BaseException | None) -> NoReturn:

@@ -12,7 +12,7 @@ import msgspec
 
 from dibs.broker import Queue
 from dibs.message import Message
-from dibs.outcome import Outcome
+from dibs.outcome import Outcome, Reason
 
 _LENGTH = struct.Struct(">I")
 #: Bytes of the longest frame: the largest body that a broker takes, and some. Below what any four printable
@@ -78,7 +78,35 @@ class Finished(msgspec.Struct, frozen=True, tag=6, array_like=True):
     outcome: Outcome
 
 
-Frame = Setup | Start | Keep | Stop | Ready | Refused | Finished
+class Began(msgspec.Struct, frozen=True, tag=7, array_like=True):
+    """From an executor: a run with a time limit begins. What is to follow should it have to be killed for it."""
+
+    number: int
+    #: Seconds that it may take.
+    timeout: float
+    #: Seconds until it is to be tried again; None: it is to be set aside.
+    delay: float | None
+    #: Why it is set aside then.
+    reason: Reason
+
+
+class Overdue(msgspec.Struct, frozen=True, tag=8, array_like=True):
+    """From an executor: a run was asked to end for its time limit, and goes on."""
+
+    number: int
+
+
+class Worn(msgspec.Struct, frozen=True, tag=9, array_like=True):
+    """From an executor: a thread of it was interrupted, so another one is to take its place."""
+
+
+class Lost(msgspec.Struct, frozen=True, tag=10, array_like=True):
+    """To an executor: which of its runs are of jobs that the broker has taken back, as of now."""
+
+    numbers: list[int]
+
+
+Frame = Setup | Start | Keep | Stop | Ready | Refused | Finished | Began | Overdue | Worn | Lost
 
 
 class Inbox:
@@ -97,11 +125,18 @@ class Inbox:
         while len(buffer) - start >= 4:
             length = _LENGTH.unpack_from(buffer, start)[0]
             if length > _LONGEST:
+                if frames:
+                    break
                 raise msgspec.DecodeError(f"a frame of {length} bytes")
             end = start + 4 + length
             if end > len(buffer):
                 break
-            frames.append(self._decoder.decode(buffer[start + 4 : end]))
+            try:
+                frames.append(self._decoder.decode(buffer[start + 4 : end]))
+            except msgspec.DecodeError:
+                if not frames:
+                    raise
+                break  # those before it count; the next call raises
             start = end
         if start:
             del buffer[:start]

@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 from collections import deque
 
-from dibs.worker.frames import Finished, Frame, Inbox, Keep, Ready, Refused, Setup, Start, Stop, pack
+from dibs.worker.frames import Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
 
 #: Bytes asked of the socket at a time.
 _READ_BYTES = 256 * 1024
-#: Most descriptors that come along with one read.
+#: Most descriptors that come along with one read, and how: not for a program that a task starts meanwhile.
 _DESCRIPTORS = 16
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Line:
@@ -30,6 +32,9 @@ class Line:
     def __init__(self, descriptor: int, permits: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
+        #: Held by whoever waits for frames.
+        self.reading = threading.Lock()
+        self._sending = threading.Lock()
         self._inbox = Inbox()
         self._starts: deque[Start] = deque()
         #: Reads permits, one at a time.
@@ -37,6 +42,8 @@ class Line:
         os.set_inheritable(permits, False)
         self._permit = b""
         self._kept: list[int] = []
+        #: Numbers of the runs whose jobs the broker has taken back.
+        self.lost: frozenset[int] = frozenset()
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._poll.register(permits, select.POLLIN)
@@ -57,9 +64,19 @@ class Line:
 
     def wait(self) -> None:
         """Wait for news: a frame to `read`, or a permit to `take` a job with."""
-        for descriptor, _ in self._poll.poll():
-            if descriptor != self.permits:
-                self.read()
+        with self.reading:
+            for descriptor, _ in self._poll.poll():
+                if descriptor != self.permits:
+                    self.read()
+
+    def look(self) -> None:
+        """Read what has come, unless another thread waits for it."""
+        if self.reading.acquire(blocking=False):
+            try:
+                if select.select([self._socket], [], [], 0)[0]:
+                    self.read()
+            finally:
+                self.reading.release()
 
     def read(self) -> None:
         """Keep the frames that have come."""
@@ -69,6 +86,8 @@ class Line:
                     self._starts.append(frame)
                 case Stop():
                     self.is_stopped = True
+                case Lost(numbers=numbers):
+                    self.lost = frozenset(numbers)
                 case Keep():
                     continue
                 case _:
@@ -92,16 +111,17 @@ class Line:
                 return start
         return None  # its frame is still on its way
 
-    def send(self, frame: Ready | Refused | Finished) -> None:
+    def send(self, frame: Frame) -> None:
         """Send a frame."""
         try:
-            self._socket.sendall(pack((frame,)))
+            with self._sending:
+                self._socket.sendall(pack((frame,)))
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
 
     def _receive(self) -> list[Frame]:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _DESCRIPTORS)
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _DESCRIPTORS, _CLOSE_ON_EXEC)
         except ConnectionResetError:
             data, descriptors = b"", []
         for descriptor in descriptors:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dibs.run import Call
+from dibs.outcome import JobTimeout, Outcome
+from dibs.run import Call, overtime_text
 from dibs.worker.executor import Executor, end_with
-from dibs.worker.frames import Finished, Start
+from dibs.worker.frames import Finished, Overdue, Start
+from dibs.worker.options import TIMEOUT_PATIENCE
+from dibs.worker.watch import ThreadInterrupter, Watch
 
 
 def serve_on_loop(executor: Executor) -> None:
     """Run jobs until the supervisor says stop."""
-    asyncio.run(_Loop(executor).serve())
+    with executor.line.reading:  # the loop alone reads; a function on a thread must not take its frames
+        asyncio.run(_Loop(executor).serve())
 
 
 class _Loop:
@@ -20,6 +25,7 @@ class _Loop:
         self._executor = executor
         self._line = executor.line
         self._threads = ThreadPoolExecutor(executor.slots, thread_name_prefix="dibs-slot")
+        self._interrupter = ThreadInterrupter(executor.alarms)
         self._running: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
 
@@ -64,10 +70,48 @@ class _Loop:
         if not isinstance(begun, Call):
             outcome = begun
         elif begun.is_async:
-            try:
-                outcome = await begun.arun()
-            except asyncio.CancelledError as error:  # by the task itself: nobody else cancels a run
-                outcome = begun.judge(error)
+            outcome = await self._await(start.number, begun)
         else:
-            outcome = await self._loop.run_in_executor(self._threads, begun.run)
+            outcome = await self._loop.run_in_executor(
+                self._threads, self._executor.call, start.number, begun, self._interrupter
+            )
         self._line.send(Finished(start.number, outcome))
+
+    async def _await(self, number: int, call: Call) -> Outcome:
+        """Run a coroutine function, which is cancelled when its time is over."""
+        timeout = call.policy.timeout
+        if timeout is not None:
+            self._executor.announce(number, call, timeout)
+        limit = _Limit(timeout, lambda: self._line.send(Overdue(number)))
+        try:
+            return await call.arun(Watch(self._line, number))
+        except asyncio.CancelledError as error:
+            if not limit.is_reached:
+                return call.judge(error)  # by the task itself: nobody else cancels a run
+            overtime = JobTimeout(overtime_text(timeout or 0.0))
+            overtime.__cause__ = error  # shows where it was
+            return call.judge(overtime)
+        finally:
+            limit.end()
+
+
+class _Limit:
+    """The time limit of the coroutine that runs: cancels it, and tells if it goes on all the same."""
+
+    def __init__(self, timeout: float | None, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = None if timeout is None else self._loop.call_later(timeout, self._reach)
+        self.is_reached = False
+
+    def end(self) -> None:
+        """Count no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _reach(self) -> None:
+        self.is_reached = True
+        if self._task is not None:
+            self._task.cancel()
+        self._timer = self._loop.call_later(TIMEOUT_PATIENCE, self._tell)

@@ -14,6 +14,10 @@ from dibs.errors import BadOption
 GRACE = 25.0
 
 
+#: Seconds that a run gets to end after it was asked to, as its time limit was reached.
+TIMEOUT_PATIENCE = 5.0
+
+
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `dibs worker` was told.
 
@@ -36,6 +40,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Seconds that running jobs get to finish when the worker is told to stop.
     grace: float = GRACE
 
+    #: An executor that has more memory in use (RSS) is replaced, in units of a million bytes; None: however much.
+    max_memory: int | None = None
+    #: An executor that has done so many jobs is replaced; None: however many.
+    max_jobs: int | None = None
+
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise BadOption(f"-c {self.slots}: an executor needs at least 1 slot.")
@@ -43,6 +52,12 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise BadOption(f"-p {self.processes}: a worker needs at least 1 executor.")
         if not 0 <= self.grace < math.inf:
             raise BadOption(f"--grace {self.grace}: must be 0 seconds or more.")
+        if self.max_jobs is not None and self.max_jobs < 1:
+            raise BadOption(f"--max-jobs {self.max_jobs}: must be 1 or more.")
+        if self.max_memory is not None and self.max_memory < 1:
+            raise BadOption(f"--max-memory {self.max_memory}: must be 1 MB or more.")
+        if self.max_memory is not None and not Path("/proc/self/statm").exists():
+            raise BadOption("--max-memory: this system does not tell how much memory a process uses (no /proc).")
 
     @property
     def executors(self) -> int:

@@ -17,6 +17,14 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
     message = delivery.message
     fields = (message.id, message.task, message.queue, message.attempt)
     match outcome:
+        case RetryIn(message=again) if again.is_suspect and (again.attempt, again.crashes) == (
+            message.attempt,
+            message.crashes,
+        ):
+            if not message.is_suspect:
+                log.warning(
+                    "job is suspect, it will run alone: workers died with it job=%s task=%s queue=%s", *fields[:3]
+                )
         case RetryIn(delay=delay, message=next_message):
             text = "job will be tried again delay=%.1fs job=%s task=%s queue=%s attempt=%d error=%s"
             log.warning(text, delay, *fields, _last_line(next_message.error or ""))

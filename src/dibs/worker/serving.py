@@ -7,25 +7,28 @@ import threading
 from dibs.lifespan import finish
 from dibs.worker.executor import Executor, end_with
 from dibs.worker.frames import Finished, Start
+from dibs.worker.watch import MainThreadInterrupter, ThreadInterrupter
 
 
 def serve_alone(executor: Executor) -> None:
     """Run one job at a time, on the main thread."""
     finish(executor.start())
     line = executor.line
+    interrupter = MainThreadInterrupter(executor.alarms)
     while not line.is_stopped:
         start = line.take()
         if start is None:
             line.wait()
         else:
-            line.send(Finished(start.number, executor.run(start.message)))
+            line.send(Finished(start.number, executor.run(start, interrupter)))
     finish(executor.stop())
 
 
 def serve_on_threads(executor: Executor) -> None:
     """Run a job per slot at a time, each on a thread that takes the next one itself: no hand-over between threads."""
     finish(executor.start())
-    taking, sending = threading.Lock(), threading.Lock()
+    taking = threading.Lock()
+    interrupter = ThreadInterrupter(executor.alarms)
 
     def take() -> Start | None:
         with taking:
@@ -38,9 +41,7 @@ def serve_on_threads(executor: Executor) -> None:
     def serve() -> None:
         try:
             while (start := take()) is not None:
-                finished = Finished(start.number, executor.run(start.message))
-                with sending:
-                    executor.line.send(finished)
+                executor.line.send(Finished(start.number, executor.run(start, interrupter)))
         except BaseException as error:  # noqa: BLE001 -- a slot without its thread would hold its job for ever
             end_with(error)
 

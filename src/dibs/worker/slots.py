@@ -1,8 +1,4 @@
-"""Which executor runs which delivery.
-
-An executor that dies with one job running has shown which one killed it. With several, all are suspects: each
-of them then runs alone in an executor, until the guilty one is found. The innocent lose no attempt.
-"""
+"""Which executor runs which delivery, and which executors there are to be. Knows no broker and no process."""
 
 from __future__ import annotations
 
@@ -10,23 +6,24 @@ import itertools
 from collections import deque
 from collections.abc import Iterable
 
-import msgspec
-
 from dibs.message import Delivery
-from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.outcome import Outcome, Released
 from dibs.worker.child import Child, Death
+from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, judge_death, judge_return, put_off
 
-#: After so many executors that a job killed, it is set aside.
-CRASH_LIMIT = 3
+Ended = tuple[Delivery, Outcome]
 
 
 class Slots:
-    """The executors' room. Knows no broker and no process: it only decides."""
+    """The executors' room. It only decides."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, executors: int) -> None:
         self._slots = slots
+        self._executors = executors
         self._numbers = itertools.count(1)
         self.children: list[Child] = []
+        #: From how many returns on a delivery is suspect.
+        self.returns_limit = SUSPECT_AFTER_DEATHS
         self._suspects: deque[Delivery] = deque()
 
     @property
@@ -41,19 +38,32 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many more deliveries there is room for."""
+        """How many more deliveries there is room for. Suspects wait beside it, some of them at no cost to others."""
         room = sum(child.room for child in self.children if _is_open(child))
-        return max(0, room - len(self._suspects))
+        return max(0, room - max(0, len(self._suspects) - self._slots))
 
-    def assign(self, deliveries: Iterable[Delivery]) -> None:
-        """Start deliveries in the emptiest executors; suspects wait for one of their own."""
+    def assign(self, deliveries: Iterable[Delivery]) -> list[Ended]:
+        """Start deliveries in the emptiest executors; suspects wait for one of their own.
+
+        Returns what becomes of those that are not to be run as they came.
+        """
+        ended: list[Ended] = []
+        deliveries = list(deliveries)
+        marked = sum(delivery.message.is_suspect for delivery in deliveries)
+        is_crowded = marked > 0 and marked + sum(held.message.is_suspect for held in self.running) > 1
         for delivery in deliveries:
-            if self._is_suspect(delivery):
+            message = delivery.message
+            if delivery.returns != 0 and (outcome := judge_return(delivery, self.returns_limit)) is not None:
+                ended.append((delivery, outcome))
+            elif is_crowded and message.is_suspect:
+                ended.append((delivery, put_off(delivery)))
+            elif self._slots > 1 and (message.is_suspect or message.crashes):
                 self._suspects.append(delivery)
-                continue
-            child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
-            child.start(next(self._numbers), delivery)
+            else:
+                child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
+                child.start(next(self._numbers), delivery)
         self.start_suspects()
+        return ended
 
     def finish(self, child: Child, number: int) -> Delivery:
         """Return the delivery of a run that ended; its slot is free."""
@@ -62,14 +72,18 @@ class Slots:
             self.start_suspects()
         return delivery
 
-    def bury(self, child: Child, death: Death) -> list[tuple[Delivery, Outcome]]:
-        """Take a dead executor out; return what came of the job that killed it, if that is known."""
+    def bury(self, child: Child, death: Death) -> list[Ended]:
+        """Take a dead executor out; return what came of the jobs that it ran, as far as that is known.
+
+        One that was alone has killed it. With several, all are suspect: each of them then runs alone.
+        """
         self.children.remove(child)
-        held = list(child.running.values())
-        child.running.clear()
+        held, child.running = child.running, {}
+        if child.verdicts is not None:  # killed for some of them: the others are innocent
+            return [(delivery, child.verdicts.get(number, Released())) for number, delivery in held.items()]
         if len(held) == 1:
-            return [(held[0], judge_crash(held[0], death))]
-        self._suspects.extend(held)
+            return [(delivery, judge_death(delivery, death)) for delivery in held.values()]
+        self._suspects.extend(held.values())
         return []
 
     def release_suspects(self) -> list[Delivery]:
@@ -87,51 +101,49 @@ class Slots:
         return held
 
     @property
-    def active(self) -> int:
-        """How many executors there are beside one kept for suspects and those told to end."""
-        return sum(not child.is_retired and not child.is_quarantine for child in self.children)
+    def lacks_executors(self) -> bool:
+        """Whether one more is to be started.
+
+        That is so while there are too few, while one is worn and none is there yet to take its place, and while a
+        suspect waits and all executors are busy, perhaps for hours.
+        """
+        present = [child for child in self.children if not child.is_retired and not child.is_quarantine]
+        if len(present) < self._executors or self.lacks_quarantine:
+            return True
+        return len(present) == self._executors and any(child.worn_by for child in present)
 
     @property
-    def needs_quarantine(self) -> bool:
-        """Whether a suspect waits and no executor is kept for it: all are busy, perhaps for hours."""
-        return bool(self._suspects) and not any(child.is_quarantine for child in self.children)
+    def lacks_quarantine(self) -> bool:
+        """Whether an executor is to be started for a suspect."""
+        kept = [child for child in self.children if child.is_quarantine]
+        empty = sum(not child.running for child in kept)
+        return len(self._suspects) > empty and len(kept) < self._executors
 
     def start_suspects(self) -> None:
-        """Start a suspect in the executor that is kept for them, or in an empty one, which then is."""
-        quarantine = next((child for child in self.children if child.is_quarantine), None)
-        if not self._suspects:
-            if quarantine is not None and not quarantine.running:
-                quarantine.is_quarantine = False
-            return
-        if quarantine is None:
-            quarantine = next((child for child in self.children if _is_open(child) and not child.running), None)
-            if quarantine is None:
+        """Start suspects, each alone: in executors that are kept for them, or in empty ones, which then are."""
+        for child in [child for child in self.children if child.is_quarantine and not child.running]:
+            if not self._suspects:
+                child.is_quarantine = False
+            elif child.is_ready:
+                child.start(next(self._numbers), self._suspects.popleft())
+        while self.lacks_quarantine:
+            empty = next((child for child in self.children if _is_open(child) and not child.running), None)
+            if empty is None:
                 return
-            quarantine.is_quarantine = True
-        if quarantine.is_ready and not quarantine.running:
-            quarantine.start(next(self._numbers), self._suspects.popleft())
+            empty.is_quarantine = True
+            empty.start(next(self._numbers), self._suspects.popleft())
 
-    def retire(self, count: int) -> list[Child]:
-        """Choose executors that have nothing to do and are to end; at most so many."""
-        chosen = [child for child in self.children if _is_open(child) and not child.running][:count]
+    def retire(self) -> list[Child]:
+        """Choose the executors that are more than there are to be: worn ones first, then such as have no work."""
+        ready = [child for child in self.children if _is_open(child)]
+        surplus = len(ready) - self._executors
+        worn = [child for child in ready if child.worn_by]
+        idle = [child for child in ready if not child.worn_by and not child.running]
+        chosen = (worn + idle)[: max(0, surplus)]
         for child in chosen:
             child.is_retired = True
         return chosen
 
-    def _is_suspect(self, delivery: Delivery) -> bool:
-        """Whether it must run alone: it has killed before. Where every job runs alone, none needs to."""
-        return self._slots > 1 and delivery.message.crashes > 0
-
 
 def _is_open(child: Child) -> bool:
     return child.is_ready and not child.is_quarantine and not child.is_retired
-
-
-def judge_crash(delivery: Delivery, death: Death) -> Outcome:
-    """Return what is to become of a job that killed its executor."""
-    message = delivery.message
-    crashes = message.crashes + 1
-    error = f"The executor died while it ran this job, {crashes} of {CRASH_LIMIT} times: {death}."
-    if crashes >= CRASH_LIMIT:
-        return Dead("crashed", error)
-    return RetryIn(0.0, msgspec.structs.replace(message, crashes=crashes, error=error, due=None))

@@ -15,19 +15,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from dibs.broker import Broker, Consumer
-from dibs.errors import AppNotFound, BrokerError, DibsError, ReceiptLost
-from dibs.message import Delivery
-from dibs.outcome import Outcome, Released
+from dibs.errors import AppNotFound, DibsError
 from dibs.worker.child import Child, Death
-from dibs.worker.consuming import consume
 from dibs.worker.ending import Ending
-from dibs.worker.frames import Finished, Frame, Ready, Refused, Setup
+from dibs.worker.frames import Began, Finished, Frame, Overdue, Ready, Refused, Setup, Worn
 from dibs.worker.options import WorkerOptions
+from dibs.worker.orphans import reap_orphans
 from dibs.worker.pause import Pause
-from dibs.worker.report import ids, report
+from dibs.worker.report import ids
 from dibs.worker.signals import Signals
 from dibs.worker.slots import Slots
+from dibs.worker.supply import Supply
+from dibs.worker.upkeep import Upkeep
 
 log = logging.getLogger("dibs.worker")
 
@@ -47,16 +46,13 @@ class Supervisor:
         #: Asked twice a second: whether the worker is to end so that it can start anew (`--reload`).
         self._has_changed = has_changed
         self._selector = selectors.DefaultSelector()
-        self._slots = Slots(options.slots)
-        self._broker: Broker | None = None
-        self._consumer: Consumer | None = None
-        #: Those that are consumed, as soon as the app has said which there are.
-        self._queues: tuple[str, ...] = ()
-        self._outcomes: list[tuple[Delivery, Outcome]] = []
-        #: Executors that closed their line, with the time at which they are killed should they still live.
-        self._silent: dict[Child, float] = {}
-        #: While the broker refuses: nothing is received, and outcomes are kept.
-        self._broker_pause = Pause()
+        self._slots = Slots(options.slots, options.executors)
+        self._supply = Supply(self._selector)
+        self._upkeep = Upkeep(options)
+        #: Executors that are about to end by themselves, with the time at which they are killed should they not.
+        self._leaving: dict[Child, float] = {}
+        #: Receipts of what the executors were told to be lost.
+        self._lost: frozenset[object] = frozenset()
         #: While executors die with nothing to do: the others go on.
         self._spawn_pause = Pause()
         self._signals = Signals()
@@ -77,12 +73,17 @@ class Supervisor:
             self._selector.register(signals, selectors.EVENT_READ, None)
             try:
                 self._replace()
-                while not self._ending.is_there(is_idle=self._slots.is_idle and not self._outcomes):
+                while not self._ending.is_there(is_idle=self._slots.is_idle and not self._supply.has_outcomes):
                     self._turn()
             finally:
                 self._shut_down()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def is_to_restart(self) -> bool:
+        """Whether it ended so that it starts anew."""
+        return self._ending.is_to_restart
 
     # A turn
 
@@ -96,27 +97,28 @@ class Supervisor:
         if has_signal:  # last: it closes the sockets of the dead, whom this turn's news may name
             self._signals.clear()
             self._reap()
+        self._upkeep.look(self._slots.children, time.monotonic())
         self._replace()
-        self._record()
+        self._supply.record()
         self._hand_out()
         for child in self._slots.children:
             self._flush(child)
         self._look_at_the_clock()
-        self._record()  # what was just taken back: nothing may wake the next turn for long
+        self._supply.record()  # what was just taken back: nothing may wake the next turn for long
 
     def _patience(self) -> float | None:
         """Return how long this turn may wait for news."""
-        waits = [self._broker_pause.left, self._spawn_pause.left, self._ending.left]
-        if self._silent:
-            waits.append(_SILENT_PATIENCE)
-        if self._consumer is not None:
-            waits.append(None if self._broker_pause.is_on else self._consumer.timeout())
-            if self._options.is_burst:
-                waits.append(_BURST_SILENCE)
+        now = time.monotonic()
+        children = self._slots.children
+        waits = [self._supply.timeout(), self._spawn_pause.left, self._ending.left]
+        waits.append(self._upkeep.patience(children, now))
+        if self._leaving:
+            waits.append(min(self._leaving.values()) - now)
+        if self._options.is_burst and self._supply.is_connected:
+            waits.append(_BURST_SILENCE)
         if self._has_changed is not None:
             waits.append(0.5)
-        now = time.monotonic()
-        waits += [child.window.patience(len(child.running), now) for child in self._slots.children]
+        waits += [child.window.patience(len(child.running), now) for child in children]
         known = [wait for wait in waits if wait is not None]
         return max(0.0, min(known)) if known else None
 
@@ -128,7 +130,7 @@ class Supervisor:
             if child.is_silent:
                 # It ends, and SIGCHLD follows; or its task closed descriptors that were not its own.
                 self._selector.unregister(child)
-                self._silent[child] = time.monotonic() + _SILENT_PATIENCE
+                self._leaving[child] = time.monotonic() + _SILENT_PATIENCE
 
     def _read(self, child: Child) -> None:
         try:
@@ -141,8 +143,15 @@ class Supervisor:
     def _on_frame(self, child: Child, frame: Frame) -> None:
         match frame:
             case Finished(number=number, outcome=outcome):
-                self._end_run(self._slots.finish(child, number), outcome)
+                self._supply.end(self._slots.finish(child, number), outcome)
+                self._upkeep.note_end(child)
                 self._spawn_pause.reset()
+            case Began():
+                self._upkeep.begin(child, frame)
+            case Overdue(number=number):
+                self._on_overdue(child, number)
+            case Worn():
+                self._upkeep.note_wear(child, "a thread was interrupted")
             case Ready():
                 self._on_ready(child, frame)
             case Refused(error=error):
@@ -150,74 +159,95 @@ class Supervisor:
             case _:
                 raise TypeError(f"An executor sent a {type(frame).__name__}.")
 
-    def _end_run(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._outcomes.append((delivery, outcome))
-        report(delivery, outcome)
-
     def _on_ready(self, child: Child, ready: Ready) -> None:
-        if self._consumer is None and self._failure is None:
+        if not self._supply.is_connected and self._failure is None:
             try:
                 self._connect(ready)
             except DibsError as error:
                 self._fail(error)
                 return
         child.is_ready = True
-        if self._consumer is not None and (descriptors := self._consumer.keep_open()):
+        if descriptors := self._supply.descriptors:
             child.keep_open(descriptors)
         self._slots.start_suspects()
 
     def _on_refused(self, child: Child, error: str) -> None:
         child.is_refused = True
-        if self._consumer is None:
+        if not self._supply.is_connected:
             self._fail(AppNotFound(error))
         else:
             log.error("an executor could not be replaced; the others go on\n%s", error)
 
+    def _on_overdue(self, child: Child, number: int) -> None:
+        """Give an executor in which a run ignores its time limit nothing more; others end there in peace."""
+        if number in child.limited:
+            child.overdue.add(number)
+            child.is_retired = True
+            self._recall(child)
+
     def _connect(self, ready: Ready) -> None:
         options = self._options
-        self._broker, self._consumer, self._queues = consume(ready, options)
-        self._selector.register(self._consumer, selectors.EVENT_READ, self._consumer)
+        self._supply.connect(ready, options)
+        self._slots.returns_limit = self._supply.returns_limit
         log.info(
             "worker ready worker=%s broker=%s queues=%s slots=%d tasks=%d",
             f"{socket.gethostname()}:{os.getpid()}",
-            self._broker.location,
-            ",".join(self._queues),
+            self._supply.location,
+            ",".join(self._supply.queues),
             options.slots * options.executors,
             len(ready.tasks),
         )
 
+    def _hand_out(self) -> None:
+        """Receive for the free slots and start what came."""
+        deliveries = self._supply.receive(0 if self._ending.is_begun else self._slots.free)
+        for delivery, outcome in self._slots.assign(deliveries):
+            self._supply.end(delivery, outcome)
+        if deliveries or not self._slots.is_idle:
+            self._quiet_since = time.monotonic()
+        if (lost := self._supply.lost()) != self._lost:
+            self._lost = lost
+            for child in self._slots.children:
+                child.tell_lost(lost)
+
+    def _recall(self, child: Child) -> None:
+        """Take back what an executor has not started, for others to do."""
+        self._supply.release(child.recall())
+
     # Executors
 
     def _replace(self) -> None:
-        """Start executors for those that are gone, and one more where a suspect finds none empty; end the surplus."""
-        slots = self._slots
-        slots.start_suspects()
+        """Start executors for those that are gone or worn, and for suspects; end those that are too many."""
+        self._slots.start_suspects()
         if self._ending.is_begun:
             return
-        while not self._spawn_pause.is_on and (slots.active < self._options.executors or slots.needs_quarantine):
+        while not self._spawn_pause.is_on and self._slots.lacks_executors:
             self._spawn()
-        if slots.active > self._options.executors:
-            for child in slots.retire(slots.active - self._options.executors):
+        for child in self._slots.retire():
+            self._recall(child)
+        for child in self._slots.children:
+            if child.is_retired and not child.running and not child.is_stopped:
                 child.stop()
+                self._leaving.setdefault(child, time.monotonic() + _STOP_PATIENCE)
 
     def _spawn(self) -> None:
         try:
             child = Child(Setup(self._options.app, self._options.url, self._options.slots))
         except OSError as error:
-            if self._consumer is None:
+            if not self._supply.is_connected:
                 raise
             self._spawn_pause.begin()
             log.error(
                 "an executor could not be started; trying again in %.1f s: %s", self._spawn_pause.seconds, error
             )
             return
-        child.is_quarantine = self._slots.needs_quarantine
+        child.is_quarantine = self._slots.lacks_quarantine
         self._slots.children.append(child)
         self._selector.register(child, selectors.EVENT_READ, child)
 
     def _flush(self, child: Child) -> None:
         child.flush()
-        if child in self._silent:
+        if child not in self._selector.get_map():
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.has_outbox else 0)
         if self._selector.get_key(child).events != events:
@@ -228,85 +258,41 @@ class Supervisor:
         for child in list(self._slots.children):
             if (death := child.reap()) is not None:
                 self._bury(child, death)
+        reap_orphans([child.pid for child in self._slots.children])
 
     def _bury(self, child: Child, death: Death) -> None:
         self._read(child)  # what it said before it died counts
-        if self._silent.pop(child, None) is None:
+        if child in self._selector.get_map():
             self._selector.unregister(child)
+        self._leaving.pop(child, None)
         self._recall(child)  # what it never started is nobody's fault
         child.close()
         held = list(child.running.values())
         for delivery, outcome in self._slots.bury(child, death):
-            self._end_run(delivery, outcome)
+            self._supply.end(delivery, outcome)
         if self._ending.is_begun:
-            self._release_suspects()
-        if child.is_retired:
+            self._supply.release(self._slots.release_suspects())
+        if child.is_retired and not held:
             return
         if not child.is_refused:
             log.warning("executor died pid=%d cause=%s jobs=%s", child.pid, death, ids(held))
-        if not child.is_ready and self._consumer is None:
+        if not child.is_ready and not self._supply.is_connected:
             self._fail(AppNotFound(f"The executor died while it imported {self._options.app}: {death}."))
         if not held and not self._spawn_pause.is_on:  # several that die together are one failure
             self._spawn_pause.begin()
 
-    # The broker
-
-    def _record(self) -> None:
-        """Settle what has ended; what the broker refuses now is tried again, and nothing is received before."""
-        if self._consumer is None or not self._outcomes or self._broker_pause.is_on:
-            return
-        outcomes, self._outcomes = self._outcomes, []
-        try:
-            self._consumer.settle(outcomes)
-        except ReceiptLost as error:
-            log.warning("jobs ended that were no longer this worker's; they run again jobs=%s", ids(error.deliveries))
-        except BrokerError as error:
-            self._outcomes = outcomes + self._outcomes
-            self._pause(error)
-        else:
-            self._broker_pause.reset()
-
-    def _hand_out(self) -> None:
-        """Receive for the free slots and start what came."""
-        if self._consumer is None or self._broker_pause.is_on:
-            return
-        if self._consumer not in self._selector.get_map():
-            self._selector.register(self._consumer, selectors.EVENT_READ, self._consumer)
-        free = 0 if self._ending.is_begun else self._slots.free
-        try:
-            deliveries = self._consumer.receive(free)
-        except BrokerError as error:
-            self._pause(error)
-            return
-        if deliveries:
-            self._slots.assign(deliveries)
-        if deliveries or not self._slots.is_idle:
-            self._quiet_since = time.monotonic()
-
-    def _pause(self, error: Exception) -> None:
-        self._broker_pause.begin()
-        if self._consumer is not None and self._consumer in self._selector.get_map():
-            self._selector.unregister(self._consumer)  # nobody reads it meanwhile, so it may stay readable
-        log.error("the broker refuses; trying again in %.1f s: %s", self._broker_pause.seconds, error)
-
-    def _recall(self, child: Child) -> None:
-        """Take back what an executor has not started, for others to do."""
-        self._outcomes += [(delivery, Released()) for delivery in child.recall()]
-
-    def _release_suspects(self) -> None:
-        """Give back what waits to run alone: nothing new is started here any more."""
-        self._outcomes += [(delivery, Released()) for delivery in self._slots.release_suspects()]
-
-    # The end
+    # The clock and the end
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
         for child in self._slots.children:
             if child.window.is_stale(len(child.running), now):
                 self._recall(child)
-        for child, deadline in self._silent.items():
+            self._upkeep.condemn(child, now)
+        for child, deadline in self._leaving.items():
             if now >= deadline:
                 child.kill()
+                self._leaving[child] = now + _STOP_PATIENCE
         if self._ending.heed_signals():
             log.info("stopping; running jobs have %.0f s to finish jobs=%d", self._options.grace, self._held)
             self._hand_back_unstarted()
@@ -316,13 +302,10 @@ class Supervisor:
             log.info("a file changed; starting anew when running jobs have finished jobs=%d", self._held)
             self._ending.begin(grace=None, is_to_restart=True)
             self._hand_back_unstarted()
-        elif self._options.is_burst and self._is_drained(now):
-            self._ending.begin(grace=None)
-
-    @property
-    def is_to_restart(self) -> bool:
-        """Whether it ended so that it starts anew."""
-        return self._ending.is_to_restart
+        elif self._options.is_burst and now - self._quiet_since >= _BURST_SILENCE:
+            self._quiet_since = now
+            if self._supply.is_drained():
+                self._ending.begin(grace=None)
 
     @property
     def _held(self) -> int:
@@ -332,25 +315,11 @@ class Supervisor:
         """Give to others what no executor has started (P5)."""
         for child in self._slots.children:
             self._recall(child)
-        self._release_suspects()
+        self._supply.release(self._slots.release_suspects())
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
         self._ending.begin(grace=0.0)
-
-    def _is_drained(self, now: float) -> bool:
-        """Whether a burst is over: silence, and the broker counts nothing ready in the queues consumed here."""
-        if self._broker is None or self._outcomes or now - self._quiet_since < _BURST_SILENCE:
-            return False
-        self._quiet_since = now
-        try:
-            infos = self._broker.queues()
-        except BrokerError as error:
-            self._pause(error)
-            return False
-        # A queue that does not count this consumer yet can't say that it is empty: after a restart RabbitMQ is
-        # still bringing it up.
-        return not any(info.ready or not info.consumers for info in infos if info.name in self._queues)
 
     def _shut_down(self) -> None:
         """Kill what still runs, hand its jobs back at no cost, and let the idle executors end in order."""
@@ -362,16 +331,12 @@ class Supervisor:
         held = self._slots.clear()
         if held:
             log.warning("handed back unfinished jobs=%s", ids(held))
-        self._outcomes += [(delivery, Released()) for delivery in held]
+        self._supply.release(held)
         try:
-            if self._consumer is not None:
-                self._broker_pause.reset()  # the last chance to record
-                self._record()
-                self._consumer.close()
+            self._supply.close()
         finally:
             self._end_children([child for child in self._slots.children if child not in busy])
-            if self._broker is not None:
-                self._broker.close()
+            self._supply.disconnect()
             self._selector.close()
             for child in self._slots.children:
                 child.close()

@@ -140,8 +140,10 @@ class RabbitConsumer:
             case RetryIn(delay=delay, message=again):
                 due = now_ms() + round(min(delay, LONGEST_DELAY) * 1000) if delay > 0 else None
                 flight = flight_of([msgspec.structs.replace(again, due=due)], self._names)
-            case Dead(reason=reason, error=error):
+            case Dead(reason=reason, error=error, crashes=crashes):
                 burial = Burial(reason, error, now_ms(), self._worker)
+                if crashes is not None:
+                    message = msgspec.structs.replace(message, crashes=crashes)
                 flight = burial_of(message, burial, self._names)
         with intake.lock:
             if generation != intake.generation:

@@ -36,7 +36,8 @@ _HELD = "SELECT 1 FROM dibs_jobs WHERE seq = ? AND receipt = ?"
 _REMOVE = "DELETE FROM dibs_jobs WHERE seq = ? AND receipt = ?"
 _RELEASE = "UPDATE dibs_jobs SET state = 0, receipt = NULL WHERE seq = ? AND receipt = ?"
 _BURY = """
-UPDATE dibs_jobs SET state = 3, receipt = NULL, reason = ?, death_error = ?, died = ?, worker = ?
+UPDATE dibs_jobs SET state = 3, receipt = NULL, reason = ?, death_error = ?, crashes = ifnull(?, crashes), died = ?,
+       worker = ?
 WHERE seq = ? AND receipt = ?
 """
 
@@ -102,8 +103,8 @@ def _apply(connection: sqlite3.Connection, outcomes: Settled, *, prefix: str, wo
                 due = now + math.ceil(delay * 1000) if delay > 0 else message.due
                 state = rows.DELAYED if delay > 0 else rows.READY
                 again.append(rows.to_row(message, prefix + message.queue, state=state, due=due))
-            case Dead(reason, error):
-                buried.append((reason, error, now, worker, *delivery.receipt))
+            case Dead(reason, error, crashes):
+                buried.append((reason, error, crashes, now, worker, *delivery.receipt))
             case Released():
                 released.append(delivery.receipt)
             case _:

@@ -1,0 +1,142 @@
+"""A worker's side of the broker: what comes in, what goes back, and waiting while it refuses."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+from collections.abc import Iterable
+
+from dibs.broker import Broker, Consumer
+from dibs.errors import BrokerError, ReceiptLost
+from dibs.message import Delivery
+from dibs.outcome import Outcome, Released
+from dibs.worker.consuming import consume
+from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
+from dibs.worker.frames import Ready
+from dibs.worker.options import WorkerOptions
+from dibs.worker.pause import Pause
+from dibs.worker.report import ids, report
+
+log = logging.getLogger("dibs.worker")
+
+
+class Supply:
+    """The one owner of a worker's consumer."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._broker: Broker | None = None
+        self._consumer: Consumer | None = None
+        self._outcomes: list[tuple[Delivery, Outcome]] = []
+        #: While the broker refuses: nothing is received, and outcomes are kept.
+        self.pause = Pause()
+        #: Those that are consumed, as soon as the app has said which there are.
+        self.queues: tuple[str, ...] = ()
+        #: From how many returns on a delivery is suspect, here.
+        self.returns_limit = SUSPECT_AFTER_DEATHS
+
+    def connect(self, ready: Ready, options: WorkerOptions) -> None:
+        """Connect to the app's broker. Raises what `consume` raises."""
+        self._broker, self._consumer, self.queues = consume(ready, options)
+        if not self._broker.capabilities.counts_deaths:
+            self.returns_limit = SUSPECT_AFTER_RETURNS
+        self._selector.register(self._consumer, selectors.EVENT_READ, self)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the app has said where its queues are."""
+        return self._consumer is not None
+
+    @property
+    def location(self) -> str:
+        """Where the broker is, for people."""
+        return self._broker.location if self._broker is not None else ""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What each executor is to keep open."""
+        return list(self._consumer.keep_open()) if self._consumer is not None else []
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether something is still to be recorded."""
+        return bool(self._outcomes)
+
+    def timeout(self) -> float | None:
+        """Seconds until `receive` should be called though there is no news; None: never."""
+        if self._consumer is None or self.pause.is_on:
+            return self.pause.left
+        return self._consumer.timeout()
+
+    def end(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Note what came of a run, to be recorded soon."""
+        self._outcomes.append((delivery, outcome))
+        report(delivery, outcome)
+
+    def release(self, deliveries: Iterable[Delivery]) -> None:
+        """Note that these go back, at no cost."""
+        self._outcomes += [(delivery, Released()) for delivery in deliveries]
+
+    def record(self) -> None:
+        """Settle what has ended; what the broker refuses now is tried again, and nothing is received before."""
+        if self._consumer is None or not self._outcomes or self.pause.is_on:
+            return
+        outcomes, self._outcomes = self._outcomes, []
+        try:
+            self._consumer.settle(outcomes)
+        except ReceiptLost as error:
+            log.warning("jobs ended that were no longer this worker's; they run again jobs=%s", ids(error.deliveries))
+        except BrokerError as error:
+            self._outcomes = outcomes + self._outcomes
+            self._begin_pause(error)
+        else:
+            self.pause.reset()
+
+    def receive(self, limit: int) -> list[Delivery]:
+        """Return deliveries for so many free slots."""
+        if self._consumer is None or self.pause.is_on:
+            return []
+        if self._consumer not in self._selector.get_map():
+            self._selector.register(self._consumer, selectors.EVENT_READ, self)
+        try:
+            return self._consumer.receive(limit)
+        except BrokerError as error:
+            self._begin_pause(error)
+            return []
+
+    def lost(self) -> frozenset[object]:
+        """Return the receipts of what the broker has taken back of what is held here."""
+        if self._consumer is None:
+            return frozenset()
+        return frozenset(delivery.receipt for delivery in self._consumer.lost())
+
+    def is_drained(self) -> bool:
+        """Tell whether the broker counts nothing ready in the queues that are consumed here."""
+        if self._broker is None or self._outcomes:
+            return False
+        try:
+            infos = self._broker.queues()
+        except BrokerError as error:
+            self._begin_pause(error)
+            return False
+        # A queue that does not count this consumer yet can't say that it is empty: after a restart RabbitMQ is
+        # still bringing it up.
+        return not any(info.ready or not info.consumers for info in infos if info.name in self.queues)
+
+    def close(self) -> None:
+        """Record what is left, and let go of the queues."""
+        if self._consumer is not None:
+            self.pause.reset()  # the last chance to record
+            self.record()
+            self._consumer.close()
+
+    def disconnect(self) -> None:
+        """Let go of the broker."""
+        if self._broker is not None:
+            self._broker.close()
+
+    def _begin_pause(self, error: BrokerError) -> None:
+        self.pause.begin()
+        if self._consumer is not None and self._consumer in self._selector.get_map():
+            self._selector.unregister(self._consumer)  # nobody reads it meanwhile, so it may stay readable
+        log.error("the broker refuses; trying again in %.1f s: %s", self.pause.seconds, error)
