@@ -6,12 +6,14 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dibs import Dibs
 from dibs.brokers.sqlite import SqliteBroker
+from dibs.brokers.sqlite.errors import translated
 from dibs.errors import BrokerBusy, DibsError, HandoverUncertain, JobExists, StoreUnusable, UsageError
 from dibs.message import Message
 from tests.waiting import job, receive, until
@@ -321,3 +323,24 @@ def test_a_newer_schema_is_refused_in_the_callers_transaction_too(world: SqliteW
 
     assert not connection.in_transaction
     connection.close()
+
+
+def test_a_commit_that_fails_behind_its_last_write_leaves_a_doubt_and_says_so(
+    world: SqliteWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+
+    @contextmanager
+    def write(*_: object, **__: object) -> Iterator[None]:  # no disk here refuses to sync
+        with translated(world.path):
+            yield
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+    monkeypatch.setattr(broker._open().store, "write", write)
+
+    with pytest.raises(HandoverUncertain, match="nobody can tell whether they are stored") as doubt:
+        broker.send([job("a", id="doubtful")])
+    assert doubt.value.ids == ("doubtful",)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dibs.brokers.sqlite import rows
+from dibs.brokers.sqlite.errors import is_uncertain
 from dibs.brokers.sqlite.store import Store
-from dibs.errors import BrokerBusy, DibsError, HandoverUncertain, JobExists, UsageError
+from dibs.errors import BrokerBusy, BrokerError, DibsError, HandoverUncertain, JobExists, UsageError
 
 #: What SQLite and its driver raise for the values of one row: it does not concern the rows of others.
 _FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeError)
@@ -92,7 +93,7 @@ class Commits:
             self._known_queues |= queues
         except DibsError as error:
             for handover in batch:
-                handover.error = handover.error or error
+                handover.error = handover.error or _doubt(handover, self._store.path, error)
         for handover in batch:
             handover.is_over = True
 
@@ -118,6 +119,19 @@ def insert(connection: sqlite3.Connection | sqlite3.Cursor, handover: Handover, 
         handover.error = _fault(connection, handover, path, error)
         handover.error.__cause__ = error
     connection.execute("RELEASE handover")
+
+
+def _doubt(handover: Handover, path: Path, error: DibsError) -> DibsError:
+    """Return the error, or the doubt in which it leaves those who hand over."""
+    if not (isinstance(error, BrokerError) and is_uncertain(error)):
+        return error
+    doubt = HandoverUncertain(
+        f"The disk of {path} failed while jobs were committed ({error.__cause__}): nobody can tell whether they "
+        "are stored. Look at the system's log and at the space that is left; hand them over again with the same ids.",
+        ids=[row[0] for row in handover.rows],
+    )
+    doubt.__cause__ = error.__cause__
+    return doubt
 
 
 def _fault(

@@ -27,11 +27,15 @@ _TEXTS = {
     ),
     sqlite3.SQLITE_FULL: "The disk of {path} is full: nothing was stored. Free some space and go on; no job is lost.",
     sqlite3.SQLITE_IOERR: (
-        "The disk of {path} reports an error ({error}, {name}): nothing was stored. Look at the system's log, at "
-        "the space that is left, and at quotas."
+        "The disk of {path} reports an error ({error}, {name}): nothing was stored. Look at the space that is left, "
+        "at quotas and limits, at the system's log, and whether its -wal was removed."
     ),
     sqlite3.SQLITE_TOOBIG: "SQLite refuses a value for {path} as too large ({error}).",
 }
+
+
+#: What goes wrong behind the commit's last write: it may be found there after a crash, or by nobody.
+_BEHIND_THE_COMMIT = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 class Busy(Exception):
@@ -47,6 +51,11 @@ def translated(path: Path) -> Iterator[None]:
         raise translate(error, path) from error
     except OSError as error:
         raise StoreUnusable(f"{error.filename or path}: {error.strerror}. dibs needs it to use {path}.") from error
+
+
+def is_uncertain(error: BrokerError) -> bool:
+    """Tell whether what was to be committed may be stored all the same."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) in _BEHIND_THE_COMMIT
 
 
 def translate(error: sqlite3.Error, path: Path) -> BrokerError:
