@@ -89,6 +89,12 @@ class Process:
             raise AssertionError(f"process {self.pid} said nothing for {_PATIENCE} s")
         return self._process.stdout.readline().strip()
 
+    def tell(self, text: str) -> None:
+        """Write into its input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
     def stop(self) -> None:
         """Stop it in its tracks, as Ctrl-Z does, and wait until it stands."""
         os.kill(self.pid, signal.SIGSTOP)

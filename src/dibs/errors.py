@@ -16,6 +16,7 @@
         ├── HandoverUncertain   nobody knows whether it was stored: hand over again with the same ids
         ├── AccessRefused       login, virtual host or permission refused
         ├── StoreUnusable       the database file can't be used as it is
+        │   └── StoreGone       nor ever again by this process: removed, replaced or migrated meanwhile
         ├── QueueMismatch       the queue exists in a form that can't be used
         ├── MessageTooLarge     over a limit of the broker
         ├── JobExists           the caller's own job id is taken
@@ -103,6 +104,14 @@ class AccessRefused(BrokerError):
 
 class StoreUnusable(BrokerError):
     """The database file can't be used: not dibs', newer, read-only, full, damaged or on a network file system."""
+
+
+class StoreGone(StoreUnusable):
+    """The database is not the one that was opened any more: removed, replaced, or migrated by another dibs.
+
+    Nothing was stored. Trying again does not help: a worker ends, and is to be started anew. A producer whose file
+    was replaced opens the new one with its next call; in all other cases it has to be restarted too.
+    """
 
 
 class QueueMismatch(BrokerError):

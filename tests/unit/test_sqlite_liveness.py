@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dibs.brokers.sqlite.consumer import SqliteConsumer
-from dibs.errors import StoreUnusable
+from dibs.errors import StoreGone
 from dibs.outcome import Done
 from tests.waiting import job, receive, receive_nothing, until
 from tests.worlds_sqlite import Process, SqliteWorld
@@ -303,5 +303,18 @@ def test_a_worker_whose_database_was_removed_is_told_though_it_only_waits(world:
 
     world.path.unlink()
 
-    with pytest.raises(StoreUnusable, match="removed or replaced"):
+    with pytest.raises(StoreGone, match="removed or replaced"):
         until(lambda: bool(consumer.receive(1)))
+
+
+def test_an_idle_worker_is_told_of_a_migration(world: SqliteWorld) -> None:
+    broker = world.open()
+    consumer = broker.consume(["a"], limit=1)
+    consumer.receive(1)
+
+    with broker._open().connection() as connection:
+        connection.execute("UPDATE dibs_meta SET version = 2")
+    consumer._membership._next_look = 0.0
+
+    with pytest.raises(StoreGone, match="changed to schema version 2"):
+        consumer.receive(1)

@@ -15,7 +15,7 @@ from dibs.brokers.sqlite.commits import ADD_QUEUE, Commits, Handover
 from dibs.brokers.sqlite.consumer import SqliteConsumer
 from dibs.brokers.sqlite.store import Store
 from dibs.brokers.sqlite.wake import Board
-from dibs.errors import MessageTooLarge, UnknownQueue
+from dibs.errors import BrokerError, MessageTooLarge, UnknownQueue
 from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
 from dibs.url import Address, check_options
@@ -209,16 +209,21 @@ class _Opened:
 
     def __init__(self, store: Store, *, timeout: float) -> None:
         self.store = store
-        self.board = Board(store.directory)
-        self.commits = Commits(store, timeout=timeout)
+        try:
+            with store.read():
+                self.board = Board(store.directory)
+                self.commits = Commits(store, timeout=timeout)
+                self._connection = store.connect(synchronous="FULL")
+        except BrokerError:
+            store.close()
+            raise
         #: Kept, so that one whose owner forgot it gives back its jobs at the end.
         self.consumers: list[SqliteConsumer] = []
-        self._connection = store.connect(synchronous="FULL")
         self._mutex = threading.Lock()
 
     def is_usable(self) -> bool:
         """Tell whether this is this process's own, and still the file at that path."""
-        return self.store.pid == os.getpid() and not self.store.is_gone
+        return self.store.pid == os.getpid() and not self.store.is_replaced
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:

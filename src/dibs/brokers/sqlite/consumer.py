@@ -45,8 +45,13 @@ class SqliteConsumer:
         self._due: int | None = None
         #: Not closed yet.
         self.is_open = True
-        self._connection = store.connect(synchronous="NORMAL")
-        self._membership = Membership(store, self._connection, board, self._queues)
+        with store.read():
+            self._connection = store.connect(synchronous="NORMAL")
+        try:
+            self._membership = Membership(store, self._connection, board, self._queues)
+        except BrokerError:
+            store.disconnect(self._connection)
+            raise
 
     def fileno(self) -> int:
         """Readable when there may be something to do."""

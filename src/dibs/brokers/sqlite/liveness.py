@@ -24,7 +24,7 @@ from dibs.brokers.sqlite.commits import ADD_QUEUE
 from dibs.brokers.sqlite.ring import HAS_EPOLL, Ring
 from dibs.brokers.sqlite.store import Store
 from dibs.brokers.sqlite.wake import MEMBERS, Board, fifo_path, poke
-from dibs.errors import BrokerError
+from dibs.errors import BrokerError, StoreGone
 from dibs.message import now_ms
 
 _LOG = logging.getLogger("dibs.sqlite")
@@ -118,6 +118,7 @@ class Membership:
         """Give back what is held, and go. Costs the jobs nothing.
 
         Where the file can't be written the lock is let go of all the same, and others take over as from the dead.
+        Nothing is said of one that is gone: that is why the owner leaves.
         """
         try:
             with self._store.write(self._connection):
@@ -128,6 +129,8 @@ class Membership:
                 self._board.wake(set(queues), len(queues))
             self._tell_predecessor(self.id)
             lock_path(self._store.directory, self.id).unlink(missing_ok=True)
+        except StoreGone:
+            return
         except BrokerError as error:
             _LOG.warning("A worker could not give back its jobs, others will take them over: error=%s", error)
         finally:
@@ -153,7 +156,7 @@ class Membership:
 
     def _look(self) -> None:
         """Take over from whoever is dead; watch the next one that is not."""
-        self._store.check_file()
+        self._store.check(self._connection)
         others = self._others()
         self._ring.watch(_after(self.id, others))  # first: who dies from now on is told
         taken_over = [worker for worker in others if self._examine(worker)]

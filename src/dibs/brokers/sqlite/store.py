@@ -11,17 +11,19 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from dibs.brokers.sqlite.errors import Busy, translated
+from dibs.brokers.sqlite.files import Files, has_removed_index
 from dibs.brokers.sqlite.filesystem import check_filesystem
 from dibs.brokers.sqlite.line import Line
 from dibs.brokers.sqlite.locks import holders
-from dibs.errors import BrokerBusy, StoreUnusable
+from dibs.errors import BrokerBusy, StoreGone, StoreUnusable
 
 #: The form of schema.sql.
 SCHEMA_VERSION = 1
@@ -56,25 +58,33 @@ class Store:
         self.path = Path(os.path.realpath(path))
         self.directory = self.path.with_name(self.path.name + "-run")
         self._timeout = timeout
-        self._connections: list[sqlite3.Connection] = []
-        self._gate: sqlite3.Connection | None = None
+        #: Each with the seconds that a write on it waits for others.
+        self._connections: dict[sqlite3.Connection, float] = {}
         self._checkpoint_mutex = threading.Lock()
         #: Another file has come to stand at `path`, or none: this one leads to jobs that nobody will find.
-        self.is_gone = False
+        self.is_replaced = False
         _check_place(self.path, may_create=may_create)
         if is_checked:
             check_filesystem(self.path.parent)
+        if has_removed_index(self.path):
+            raise StoreGone(self._torn_text(f"{self.path}-shm"))
         with translated(self.path):
             self._look()
             self.directory.mkdir(mode=0o700, exist_ok=True)
             self.line = Line(self.directory)
+            #: Open as long as the store is, so that its WAL stays; takes the write lock while a checkpoint runs.
+            self._gate = self.connect(synchronous="FULL")
             try:
-                self._prepare(may_share=may_share)
+                self._prepare(self._gate, may_share=may_share)
             except BaseException:
-                self.close()
+                for connection in self._connections:
+                    connection.close()
+                self.line.close()
                 raise
+            self._gate.execute("PRAGMA busy_timeout = 0")
+            self._files = Files(self.path)
             self._pages = _wal_pages(self.path)
-            self._name, self._inode = str(self.path), self.path.stat().st_ino
+        weakref.finalize(self, _end, self._connections, self._files)
 
     def connect(self, *, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
         """Return a new connection. It ends with the store, or by `disconnect`."""
@@ -86,7 +96,7 @@ class Store:
             check_same_thread=False,
             cached_statements=128,
         )
-        self._connections.append(connection)
+        self._connections[connection] = self._timeout
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         # Before 3.51.3 a checkpoint that overlaps with another connection's commit can corrupt the WAL
         # (https://sqlite.org/wal.html#walresetbug), so none happens by itself: see `_checkpoint`.
@@ -97,8 +107,13 @@ class Store:
 
     def disconnect(self, connection: sqlite3.Connection) -> None:
         """Close a connection that `connect` returned."""
-        self._connections.remove(connection)
+        del self._connections[connection]
         connection.close()
+
+    def limit_waiting(self, connection: sqlite3.Connection, seconds: float) -> None:
+        """Let a write on this connection wait so long for others at the most; never longer than `timeout`."""
+        self._connections[connection] = seconds = min(seconds, self._timeout)
+        connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     @contextmanager
     def write(self, connection: sqlite3.Connection, *, size: int = 0) -> Iterator[None]:
@@ -110,14 +125,15 @@ class Store:
 
         Raises:
             BrokerBusy: others held the write lock all the time; names them where the system can tell.
-            StoreUnusable: the file, its disk or its schema.
+            StoreUnusable: the file or its disk; `StoreGone` if it is not the one that was opened any more.
         """
-        deadline = time.monotonic() + self._timeout
+        timeout = self._connections[connection]
+        deadline = time.monotonic() + timeout
         try:
             with translated(self.path), self.line.turn(deadline):
-                self._begin(connection, deadline)
+                self._begin(connection, deadline, timeout)
                 try:
-                    self.check_file()
+                    self._check_files()
                     self.check_version(connection)
                     yield
                     connection.execute("COMMIT")
@@ -126,7 +142,10 @@ class Store:
                     raise
                 self._count(connection, size)
         except Busy as busy:
-            raise BrokerBusy(self._busy_text()) from busy
+            raise BrokerBusy(self._busy_text(timeout)) from busy
+        except StoreGone:
+            self._rescue(connection)
+            raise
 
     @contextmanager
     def read(self) -> Iterator[None]:
@@ -134,74 +153,88 @@ class Store:
         with translated(self.path):
             yield
 
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Raise if the files or the schema are not those that were opened. For one who only reads."""
+        try:
+            with self.read():
+                self._check_files()
+                self.check_version(connection)
+        except StoreGone:
+            self._rescue(connection)
+            raise
+
     def check_version(self, connection: sqlite3.Connection | sqlite3.Cursor) -> None:
-        """Raise if the schema is not this version's. Migrations of older ones have their place in `_prepare`.
+        """Raise if the schema is not the one that this process opened.
 
         Raises:
-            StoreUnusable: the file belongs to a newer dibs.
+            StoreGone: another version of dibs has changed it.
         """
-        (version,) = connection.execute(_VERSION).fetchone()
-        if version != SCHEMA_VERSION:
-            raise StoreUnusable(
-                f"{self.path} has schema version {version}; this dibs knows version {SCHEMA_VERSION}. A newer dibs "
-                "has written it: upgrade dibs here, or name another file in DIBS_URL. Nothing was changed."
-            )
-
-    def check_file(self) -> None:
-        """Raise if another file stands at the path, or none: who only reads would wait at the old one for ever."""
-        try:
-            self.is_gone = os.stat(self._name).st_ino != self._inode  # noqa: PTH116  # a third of Path.stat's time
-        except FileNotFoundError:
-            self.is_gone = True
-        if self.is_gone:
-            raise StoreUnusable(
-                f"{self.path} was removed or replaced while it was open: nothing was stored. Producers open the new "
-                "file by themselves with the next call; restart the workers."
+        found = _version_of(connection)
+        if found != SCHEMA_VERSION:
+            raise StoreGone(
+                f"{self.path} was changed to schema version {found} while it was open; this process knows version "
+                f"{SCHEMA_VERSION}. Nothing was stored. Restart it with the dibs that changed the file."
             )
 
     def close(self) -> None:
         """Close all connections. The last one to close, of all processes, empties and removes the WAL."""
-        for connection in self._connections:
-            connection.close()
+        if self._files.is_torn():
+            _leave_open(self._connections)
+        else:
+            for connection in self._connections:
+                connection.close()
         self._connections.clear()
         self.line.close()
 
     def abandon(self) -> None:
         """Forget, in a forked child, what is the parent's.
 
-        Its connections are never closed: that could remove the WAL under the parent's hands. One more reference
-        each keeps them from being collected.
+        Its connections are never closed: that could remove the WAL under the parent's hands.
         """
-        for connection in self._connections:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        _leave_open(self._connections)
         self.line.forget()
 
-    def _prepare(self, *, may_share: bool) -> None:
+    def _check_files(self) -> None:
+        """Raise if other files stand at the paths, or none."""
+        changed = self._files.find_changed()
+        if changed is None:
+            return
+        self.is_replaced = changed == str(self.path)
+        if self.is_replaced:
+            raise StoreGone(
+                f"{self.path} was removed or replaced while it was open: nothing was stored. Producers open the new "
+                "file by themselves with the next call; restart the workers."
+            )
+        raise StoreGone(self._torn_text(changed))
+
+    def _prepare(self, connection: sqlite3.Connection, *, may_share: bool) -> None:
         """Bring the file into WAL mode and see that it has dibs' tables."""
-        connection = self.connect(synchronous="FULL")
         try:
-            if self._is_prepared(
-                connection
-            ):  # nearly always: no write lock is needed, which others may hold for long
-                self.check_version(connection)
-                return
-            deadline = time.monotonic() + self._timeout
-            with self.line.turn(deadline):
-                self._check_owner(connection, may_share=may_share)
-                connection.execute("PRAGMA journal_mode = WAL")
-                self._begin(connection, deadline)
-                try:
-                    if not _has_tables(connection):
-                        self._create_tables(connection)
-                    self.check_version(connection)
-                    connection.execute("COMMIT")
-                except BaseException:
-                    _roll_back(connection)
-                    raise
+            if not self._is_prepared(connection):  # rarely: the write lock is needed, which others may hold for long
+                deadline = time.monotonic() + self._timeout
+                with self.line.turn(deadline):
+                    self._check_owner(connection, may_share=may_share)
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    self._begin(connection, deadline, self._timeout)
+                    try:
+                        if not _has_tables(connection):
+                            self._create_tables(connection)
+                        connection.execute("COMMIT")
+                    except BaseException:
+                        _roll_back(connection)
+                        raise
         except Busy as busy:
-            raise BrokerBusy(self._busy_text()) from busy
-        finally:
-            self.disconnect(connection)
+            raise BrokerBusy(self._busy_text(self._timeout)) from busy
+        self._check_known(connection)
+
+    def _check_known(self, connection: sqlite3.Connection) -> None:
+        """Raise for a schema of another version than this one's."""
+        found = _version_of(connection)
+        if found != SCHEMA_VERSION:
+            raise StoreUnusable(
+                f"{self.path} has schema version {found}; this dibs knows version {SCHEMA_VERSION} only. Another "
+                "dibs has written it: use that one here, or name another file in DIBS_URL. Nothing was changed."
+            )
 
     def _look(self) -> None:
         """Raise for a file that is no database, before anything is made beside it.
@@ -235,11 +268,11 @@ class Store:
                 connection.execute(statement)
                 statement = ""
 
-    def _begin(self, connection: sqlite3.Connection, deadline: float) -> None:
+    def _begin(self, connection: sqlite3.Connection, deadline: float, timeout: float) -> None:
         if connection.in_transaction:  # an earlier rollback failed, with a broken disk for instance
             connection.execute("ROLLBACK")
         left = deadline - time.monotonic()
-        is_late = left < self._timeout * 0.99
+        is_late = left < timeout * 0.99
         if is_late:
             connection.execute(f"PRAGMA busy_timeout = {max(0, int(left * 1000))}")
         try:
@@ -250,7 +283,7 @@ class Store:
             raise
         finally:
             if is_late:
-                connection.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
+                connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
 
     def _count(self, connection: sqlite3.Connection, size: int) -> None:
         """Count what was written, by estimate: a commit touches a few pages of each index besides its rows."""
@@ -266,21 +299,30 @@ class Store:
         So no commit of anyone can overlap with it, be it a process that passed over the line or another program.
         """
         with self._checkpoint_mutex:
-            if self._gate is None:
-                self._gate = self.connect(synchronous="NORMAL")
-                self._gate.execute("PRAGMA busy_timeout = 0")
             self._gate.execute("BEGIN IMMEDIATE")
             try:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if self._files.find_changed() is None or self._files.has_lost_wal():
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             finally:
                 _roll_back(self._gate)
 
-    def _busy_text(self) -> str:
+    def _rescue(self, connection: sqlite3.Connection) -> None:
+        """Bring what was committed into a -wal that has been removed back into the database, while that is safe."""
+        with suppress(sqlite3.Error):
+            self._checkpoint(connection)
+
+    def _torn_text(self, changed: str) -> str:
+        return (
+            f"{changed} was removed or replaced while {self.path} was open: nothing was stored. Restart this program "
+            "and every other one that had the database open; remove no more files."
+        )
+
+    def _busy_text(self, timeout: float) -> str:
         shm = self.path.with_name(self.path.name + "-shm")
         pids = holders(shm, at=120)  # the byte of the WAL's write lock, https://sqlite.org/walformat.html
         who = f"by process {', '.join(map(str, pids))}" if pids else "by another program"
         return (
-            f"{self.path} was locked {who} for {self._timeout:g} s: nothing was stored. If that process is stopped, "
+            f"{self.path} was locked {who} for {timeout:g} s: nothing was stored. If that process is stopped, "
             "let it go on or end it; else try again later."
         )
 
@@ -307,6 +349,27 @@ def _check_place(path: Path, *, may_create: bool) -> None:
 
 def _has_tables(connection: sqlite3.Connection) -> bool:
     return ("dibs_meta",) in connection.execute(_TABLES).fetchall()
+
+
+def _version_of(connection: sqlite3.Connection | sqlite3.Cursor) -> int | None:
+    row = connection.execute(_VERSION).fetchone()
+    return row[0] if row else None
+
+
+def _end(connections: Iterable[sqlite3.Connection], files: Files) -> None:
+    """See to connections that nobody has closed before Python ends."""
+    if files.is_torn():
+        _leave_open(connections)
+
+
+def _leave_open(connections: Iterable[sqlite3.Connection]) -> None:
+    """Never close these: one more reference each keeps them from being collected. Their locks end with the process.
+
+    The last connection to close brings its WAL into the database and removes the file at the WAL's path. SQLite sees
+    to it that the database is still the one that it opened; with another WAL than its own it does harm.
+    """
+    for connection in connections:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
