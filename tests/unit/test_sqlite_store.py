@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,6 +195,25 @@ def test_a_file_that_was_replaced_while_open_is_noticed(world: SqliteWorld) -> N
 
     broker.send([job("a", b"new")])
     assert [delivery.message.body for delivery in receive(broker.consume(["a"], limit=2), 1)] == [b"new"]
+
+
+def test_a_consumer_waits_two_seconds_at_the_most_and_a_producer_as_long_as_he_likes(world: SqliteWorld) -> None:
+    broker = world.open(handover_timeout=30.0)
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=2)
+    foreign = sqlite3.connect(world.path, isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")
+    sender = threading.Thread(target=broker.send, args=([job("a")],))
+    sender.start()
+
+    with pytest.raises(BrokerBusy, match="for 2 s"):
+        consumer.receive(1)
+
+    assert sender.is_alive()
+    foreign.execute("ROLLBACK")
+    foreign.close()
+    sender.join(20.0)
+    assert len(receive(consumer, 2)) == 2
 
 
 def test_a_lock_of_another_program_ends_as_broker_busy(world: SqliteWorld) -> None:

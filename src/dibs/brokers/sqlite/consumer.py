@@ -17,6 +17,9 @@ from dibs.outcome import Done, Outcome, Released, RetryIn
 
 #: Seconds between looks for jobs whose sender woke nobody: it died first, or is no dibs.
 _LOOK_EVERY = 1.0
+#: Seconds that a claim or a settle waits for other writers. Its owner tries again and loses nothing; it must not keep
+#: him from his signals, his executors and his clock for long. More than one waits for a line that is stuck.
+_PATIENCE = 2.0
 
 
 class SqliteConsumer:
@@ -52,6 +55,7 @@ class SqliteConsumer:
         except BrokerError:
             store.disconnect(self._connection)
             raise
+        store.limit_waiting(self._connection, _PATIENCE)
 
     def fileno(self) -> int:
         """Readable when there may be something to do."""
