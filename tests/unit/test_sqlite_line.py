@@ -101,6 +101,16 @@ def test_a_place_that_is_reached_while_nobody_wants_it_is_given_up(lines: tuple[
     until(one._step_in)
 
 
+def test_a_line_whose_files_were_removed_is_passed_over(lines: tuple[Line, Line], tmp_path: Path) -> None:
+    one, other = lines
+    for path in tmp_path.iterdir():
+        path.unlink()
+    tmp_path.rmdir()
+
+    with one.turn(soon()), other.turn(soon()):
+        pass
+
+
 def test_threads_of_one_process_wait_no_longer_than_they_may(lines: tuple[Line, Line]) -> None:
     one, _ = lines
 

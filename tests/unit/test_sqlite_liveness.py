@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dibs.brokers.sqlite.consumer import SqliteConsumer
+from dibs.brokers.sqlite.liveness import Standing, Worker, examine
 from dibs.errors import StoreGone
 from dibs.outcome import Done
 from tests.waiting import job, receive, receive_nothing, until
@@ -114,6 +116,24 @@ def test_the_next_death_is_noticed_as_well(world: SqliteWorld) -> None:
         assert len(receive(consumer, 2, within=0.5)) == 2
 
 
+def test_a_death_is_noticed_at_once_though_one_of_those_who_watch_is_stopped(world: SqliteWorld) -> None:
+    broker = world.open()
+    with Process(world.url, _HOLD.replace("2", "0")) as watching:
+        assert watching.heard() == "0"
+        broker.send([job("a"), job("a")])
+        with Process(world.url, _HOLD) as doomed:
+            assert doomed.heard() == "2"
+            consumer = broker.consume(["a"], limit=2)
+            assert consumer.receive(2) == []
+            watching.stop()
+
+            doomed.kill()
+
+            assert told_within(consumer, 0.5)
+            assert len(receive(consumer, 2, within=0.5)) == 2
+            watching.go_on()
+
+
 def test_an_executor_that_outlives_its_worker_delays_the_takeover(world: SqliteWorld) -> None:
     broker = world.open()
     broker.send([job("a"), job("a")])
@@ -166,6 +186,41 @@ def test_a_worker_whose_lock_file_was_replaced_is_left_alone(world: SqliteWorld)
         lock.touch()
 
         assert receive_nothing(broker.consume(["a"], limit=2))
+
+
+def test_a_worker_whose_lock_file_can_not_be_opened_is_left_alone(
+    world: SqliteWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = world.open()
+    broker.send([job("a"), job("a"), job("a")])
+    with Process(world.url, _HOLD) as worker:
+        assert worker.heard() == "2"
+        (lock,) = world.path.with_name("dibs.db-run").glob("*.lock")
+        (fifo,) = lock.parent.glob("*.wake")
+        for path in (lock, fifo):
+            path.unlink()
+            path.mkdir()  # to root no file is another user's, but a directory can't be opened
+
+        with caplog.at_level(logging.WARNING, "dibs.sqlite"):
+            consumer = broker.consume(["a"], limit=9)
+            assert len(receive(consumer, 9, within=0.3)) == 1
+
+        assert "can't be opened" in caplog.text
+
+
+def test_a_worker_makes_its_lock_file_anew(world: SqliteWorld, caplog: pytest.LogCaptureFixture) -> None:
+    broker = world.open()
+    consumer = broker.consume(["a"], limit=1)
+    shutil.rmtree(world.path.with_name("dibs.db-run"))
+
+    for _ in range(2):
+        consumer._membership._next_look = 0.0
+        consumer.receive(0)
+
+    assert caplog.text.count("it has made another one") == 1
+    (row,) = consumer._connection.execute("SELECT id, host, pid, boot, lock, queues FROM dibs_workers")
+    with examine(broker._open().store.directory, Worker(*row)) as standing:
+        assert standing is Standing.ALIVE
 
 
 def test_who_has_not_lived_through_a_restart_of_the_machine_is_dead(world: SqliteWorld) -> None:

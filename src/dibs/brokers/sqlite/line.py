@@ -91,7 +91,10 @@ class Line:
         if place is not None and place.is_over:  # reached since it was left standing: the line is moving
             place, self._patience = None, _PATIENCE
         if place is None:
-            place = self._waiting = _Place(*self._files)
+            try:
+                place = self._waiting = _Place(*self._files)
+            except OSError:  # someone removed the directory: who comes from now on stands in another line
+                return None
             place.start()
         if place.wait(min(self._patience, max(0.0, deadline - time.monotonic()))):
             self._waiting = None

@@ -2,7 +2,8 @@
 
 A worker is a row and a lock file; it is locked before the row can be seen and until the worker and all its
 executors are gone. Whoever gets the lock of another one holds it while it takes over, so two never do. A lock file
-that is missing or not the one that was locked proves nothing: such a worker is reported, and left alone.
+that is missing, not the one that was locked or another user's proves nothing: such a worker is reported, and left
+alone. If it lives it makes its file anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,9 @@ _LOOK_EVERY = 5.0 if HAS_EPOLL else 0.25
 #: is taking over from it.
 _LOOK_SOON, _HURRY = 0.02, 1.0
 
+#: How many workers watch each one.
+_NEIGHBOURS = 2
+
 _FREE_SLOT = """
 SELECT min(slot) + 1 FROM (SELECT -1 AS slot UNION ALL SELECT slot FROM dibs_workers)
 WHERE slot + 1 NOT IN (SELECT slot FROM dibs_workers)
@@ -61,7 +65,7 @@ class Standing(Enum):
 
     ALIVE = "alive"
     DEAD = "dead"
-    #: Its lock file is missing or another one.
+    #: Its lock file is missing, another one or can't be opened.
     UNKNOWN = "unknown"
 
 
@@ -91,8 +95,13 @@ class Membership:
             connection.executemany(ADD_QUEUE, [(name,) for name in queues])
             (self.slot,) = connection.execute(_FREE_SLOT).fetchone()
             self.id, self.lock = self._lock_new_id(json.dumps(list(queues)))
-        self._ring = Ring(store.directory, self.id)  # after the commit: a look before it finds the lock taken
-        self._tell_predecessor(self.id)
+        try:
+            with store.read():
+                self._ring = Ring(store.directory, self.id)  # after the commit: a look before it finds the lock taken
+        except BrokerError:
+            os.close(self.lock)
+            raise
+        self._tell_predecessors(self.id)
 
     def fileno(self) -> int:
         """Readable when there is something to tend to, or perhaps a job."""
@@ -127,8 +136,8 @@ class Membership:
             self._board.clear(self.slot)
             if queues:
                 self._board.wake(set(queues), len(queues))
-            self._tell_predecessor(self.id)
-            lock_path(self._store.directory, self.id).unlink(missing_ok=True)
+            self._tell_predecessors(self.id)
+            _remove_files(self._store.directory, self.id)
         except StoreGone:
             return
         except BrokerError as error:
@@ -143,28 +152,58 @@ class Membership:
         while True:
             values = (self.slot, socket.gethostname(), os.getpid(), boot, now_ms(), queues)
             (worker,) = self._connection.execute(_ADD, values).fetchone()
-            path = lock_path(self._store.directory, worker)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
+            descriptor = _lock(lock_path(self._store.directory, worker))
+            if descriptor is None:
                 self._connection.execute(_REMOVE, (worker,))
                 continue
             self._connection.execute(_SET_LOCK, (_identity(descriptor), worker))
             return worker, descriptor
 
     def _look(self) -> None:
-        """Take over from whoever is dead; watch the next one that is not."""
+        """Take over from whoever is dead; watch the next ones that are not."""
         self._store.check(self._connection)
+        if not self._has_lock_file():
+            self._renew_lock()
         others = self._others()
-        self._ring.watch(_after(self.id, others))  # first: who dies from now on is told
+        self._ring.watch(_neighbours(self.id, others))  # first: who dies from now on is told
         taken_over = [worker for worker in others if self._examine(worker)]
         if taken_over:
-            self._ring.watch(_after(self.id, self._others()))
+            self._ring.watch(_neighbours(self.id, self._others()))
             self._hurry_until = 0.0
         now = time.monotonic()
         self._next_look = now + (_LOOK_SOON if now < self._hurry_until else _LOOK_EVERY)
+
+    def _has_lock_file(self) -> bool:
+        try:
+            found = lock_path(self._store.directory, self.id).stat()
+        except OSError:
+            return False
+        return f"{found.st_dev}:{found.st_ino}" == _identity(self.lock)
+
+    def _renew_lock(self) -> None:
+        """Lock another file, as the one that others would look at is not there any more.
+
+        Executors keep the old one. So their last moments are not waited for, should this worker die from now on.
+        """
+        with self._store.read():
+            self._store.directory.mkdir(mode=0o700, exist_ok=True)
+            descriptor = _lock(lock_path(self._store.directory, self.id))
+        if descriptor is None:
+            return  # someone looks at it just now; next time, then
+        try:
+            with self._store.write(self._connection):
+                self._connection.execute(_SET_LOCK, (_identity(descriptor), self.id))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        old, self.lock = self.lock, descriptor
+        os.close(old)
+        _LOG.warning(
+            "This worker's lock file was removed or replaced; it has made another one. Others may notice its death, "
+            "and it new jobs, seconds late until it is restarted: worker=%d lock=%s",
+            self.id,
+            lock_path(self._store.directory, self.id),
+        )
 
     def _others(self) -> list[Worker]:
         with self._store.read():
@@ -178,8 +217,11 @@ class Membership:
         if standing is Standing.UNKNOWN and worker.id not in self._reported:
             self._reported.add(worker.id)
             _LOG.warning(
-                "Nobody can tell whether a worker lives, because its lock file is missing or was replaced; what it "
-                "holds stays with it: worker=%d host=%s pid=%d lock=%s",
+                "Nobody can tell whether a worker lives: its lock file is missing, was replaced or can't be opened. "
+                'What it holds stays with it until it ends in order. If it is dead, say so: sqlite3 %s "UPDATE '
+                "dibs_workers SET boot = 'over' WHERE id = %d\" worker=%d host=%s pid=%d lock=%s",
+                self._store.path,
+                worker.id,
                 worker.id,
                 worker.host,
                 worker.pid,
@@ -192,8 +234,7 @@ class Membership:
             if self._connection.execute(_REMOVE, (worker.id,)).rowcount == 0:
                 return False  # another one was first
             queues = _give_back(self._connection, worker.id, returns=1)
-        lock_path(self._store.directory, worker.id).unlink(missing_ok=True)
-        fifo_path(self._store.directory, worker.id).unlink(missing_ok=True)
+        _remove_files(self._store.directory, worker.id)
         if queues:
             _LOG.warning(
                 "A worker died, its jobs go to others: worker=%d host=%s pid=%d jobs=%d",
@@ -203,14 +244,12 @@ class Membership:
                 len(queues),
             )
             self._board.wake(set(queues), len(queues))
-        self._tell_predecessor(worker.id)
+        self._tell_predecessors(worker.id)
         return True
 
-    def _tell_predecessor(self, worker: int) -> None:
-        """Tell the one before `worker` in the ring that it has another one to watch."""
-        others = self._others()
-        before = _after(worker, others[::-1], is_backwards=True)
-        if before is not None and before != worker:
+    def _tell_predecessors(self, worker: int) -> None:
+        """Tell those before `worker` in the ring that they have another one to watch."""
+        for before in _neighbours(worker, self._others()[::-1], is_backwards=True):
             poke(self._store.directory, before, MEMBERS)
 
 
@@ -225,7 +264,7 @@ def examine(directory: Path, worker: Worker) -> Iterator[Standing]:
     unproven = Standing.DEAD if is_earlier else Standing.UNKNOWN
     try:
         descriptor = os.open(lock_path(directory, worker.id), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # missing; another user's
         yield unproven
         return
     try:
@@ -246,6 +285,24 @@ def lock_path(directory: Path, worker: int) -> Path:
     return directory / f"{worker}.lock"
 
 
+def _lock(path: Path) -> int | None:
+    """Open and lock this file, made where there is none; None: another process has it locked."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_files(directory: Path, worker: int) -> None:
+    """Remove the files of a worker that is gone. What can't be removed harms nobody: ids are never given twice."""
+    for path in (lock_path(directory, worker), fifo_path(directory, worker)):
+        with suppress(OSError):
+            path.unlink()
+
+
 def receipts_of(worker: int) -> tuple[int, int]:
     """Return the first and the last receipt that this worker can have made."""
     return worker << CLAIM_BITS, (worker + 1 << CLAIM_BITS) - 1
@@ -256,10 +313,11 @@ def _give_back(connection: sqlite3.Connection, worker: int, *, returns: int) -> 
     return [queue for (queue,) in connection.execute(_GIVE_BACK, (returns, *receipts_of(worker)))]
 
 
-def _after(worker: int, others: Sequence[Worker], *, is_backwards: bool = False) -> int | None:
-    """Return the next one in the ring: the first that is further on, else the first of all."""
-    further = (other.id for other in others if (other.id < worker if is_backwards else other.id > worker))
-    return next(further, others[0].id if others else None)
+def _neighbours(worker: int, others: Sequence[Worker], *, is_backwards: bool = False) -> list[int]:
+    """Return the next ones in the ring. `others` are in its order, or against it."""
+    ids = [other.id for other in others if other.id != worker]
+    further = [each for each in ids if (each < worker if is_backwards else each > worker)]
+    return (further + [each for each in ids if each not in further])[:_NEIGHBOURS]
 
 
 def _identity(descriptor: int) -> str:

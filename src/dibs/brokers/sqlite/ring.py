@@ -1,6 +1,6 @@
-"""Noticing a death at once: each worker watches the FIFO of the next one.
+"""Noticing a death at once: each worker watches the FIFOs of the next two, as one of their watchers may be stopped.
 
-A worker holds its own FIFO open for reading and writing, and so do its executors. The next worker's is opened for
+A worker holds its own FIFO open for reading and writing, and so do its executors. Another worker's is opened for
 reading only, and watched for nothing but "all writers are gone", which the kernel reports when the last holder
 has ended, however it ended. No thread, no polling, no signal.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +20,12 @@ HAS_EPOLL = hasattr(select, "epoll")
 
 
 class Ring:
-    """One worker's FIFO and its watch on the next one's."""
+    """One worker's FIFO and its watch on others'."""
 
     def __init__(self, directory: Path, worker: int) -> None:
         self._directory = directory
         self._path = fifo_path(directory, worker)
-        self._watched: int | None = None
+        self._watched: set[int] = set()
         with suppress(FileExistsError):
             os.mkfifo(self._path, 0o600)
         #: Open while the worker or one of its executors lives.
@@ -34,11 +35,11 @@ class Ring:
             self._epoll.register(self.fifo, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """Readable when this worker was poked or the watched one is gone."""
+        """Readable when this worker was poked or a watched one is gone."""
         return self.fifo if self._epoll is None else self._epoll.fileno()
 
     def drain(self) -> tuple[bool, bool]:
-        """Empty the FIFO. Return whether the ring has changed, and whether the watched worker is gone."""
+        """Empty the FIFO. Return whether the ring has changed, and whether a watched worker is gone."""
         has_changed = has_gone = False
         events = [(self.fifo, 0)] if self._epoll is None else self._epoll.poll(0)
         for descriptor, _ in events:
@@ -47,28 +48,38 @@ class Ring:
                     has_changed = MEMBERS in os.read(self.fifo, 65536)
             else:
                 has_gone = True
-                self._unwatch()
+                self._unwatch(descriptor)
         return has_changed, has_gone
 
-    def watch(self, worker: int | None) -> None:
-        """Watch this worker's FIFO instead of another's. Who died before this is not told: look at it afterwards."""
-        self._unwatch()
-        if worker is None or self._epoll is None:
-            return
-        with suppress(FileNotFoundError):
-            self._watched = os.open(fifo_path(self._directory, worker), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._epoll.register(self._watched, 0)
+    def watch(self, workers: Iterable[int]) -> None:
+        """Watch these workers' FIFOs and no others. Who died before this is not told: look at it afterwards."""
+        for descriptor in list(self._watched):
+            self._unwatch(descriptor)
+        if self._epoll is not None:
+            for worker in workers:
+                with suppress(OSError):  # it is gone, or another user's
+                    self._watch(self._epoll, fifo_path(self._directory, worker))
 
     def close(self) -> None:
         """Let go, and remove the FIFO."""
-        self._unwatch()
+        self.watch(())
         if self._epoll is not None:
             self._epoll.close()
         os.close(self.fifo)
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink()
 
-    def _unwatch(self) -> None:
-        if self._watched is not None and self._epoll is not None:
-            self._epoll.unregister(self._watched)
-            os.close(self._watched)
-        self._watched = None
+    def _watch(self, epoll: select.epoll, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            epoll.register(descriptor, 0)
+        except OSError:  # no FIFO
+            os.close(descriptor)
+            raise
+        self._watched.add(descriptor)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._epoll is not None:
+            self._epoll.unregister(descriptor)  # closing is not enough: a forked child may have a copy
+        self._watched.remove(descriptor)
+        os.close(descriptor)
