@@ -105,6 +105,8 @@ class Supervisor:
             self._flush(child)
         self._look_at_the_clock()
         self._supply.record()  # what was just taken back: nothing may wake the next turn for long
+        if self._supply.failure is not None:
+            self._fail(self._supply.failure)
 
     def _patience(self) -> float | None:
         """Return how long this turn may wait for news."""

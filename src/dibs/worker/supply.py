@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Iterable
 
 from dibs.broker import Broker, Consumer
-from dibs.errors import BrokerError, ReceiptLost
+from dibs.errors import BrokerError, ReceiptLost, StoreGone
 from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
 from dibs.worker.consuming import consume
@@ -32,6 +32,8 @@ class Supply:
         self.pause = Pause()
         #: Those that are consumed, as soon as the app has said which there are.
         self.queues: tuple[str, ...] = ()
+        #: What no waiting mends.
+        self.failure: StoreGone | None = None
         #: From how many returns on a delivery is suspect, here.
         self.returns_limit = SUSPECT_AFTER_DEATHS
 
@@ -137,6 +139,9 @@ class Supply:
 
     def _begin_pause(self, error: BrokerError) -> None:
         self.pause.begin()
+        if isinstance(error, StoreGone):
+            self.failure = error
+            return
         if self._consumer is not None and self._consumer in self._selector.get_map():
             self._selector.unregister(self._consumer)  # nobody reads it meanwhile, so it may stay readable
         log.error("the broker refuses; trying again in %.1f s: %s", self.pause.seconds, error)
