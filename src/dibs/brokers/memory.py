@@ -53,6 +53,7 @@ class MemoryBroker:
         self._entries: dict[str, _Entry] = {}
         self._queues: set[str] = set()
         self._seq = itertools.count()
+        self._holds = itertools.count(1)
         self._consumers: set[MemoryConsumer] = set()
 
     @property
@@ -183,7 +184,6 @@ class MemoryConsumer:
     def __init__(self, broker: MemoryBroker, queues: Sequence[str]) -> None:
         self.queues = frozenset(queues)
         self._broker = broker
-        self._holds = itertools.count(1)
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
@@ -261,7 +261,7 @@ class MemoryConsumer:
         return [entry for entry in entries if entry.state == state and entry.message.queue in self.queues]
 
     def _hold(self, entry: _Entry) -> Delivery:
-        receipt = next(self._holds)
+        receipt = next(self._broker._holds)  # noqa: SLF001 -- no other consumer's receipt may fit
         entry.state, entry.hold = "running", (self, receipt)
         return Delivery(message=entry.message, receipt=receipt, returns=entry.returns)
 

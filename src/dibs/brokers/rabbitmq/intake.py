@@ -59,7 +59,8 @@ class Intake:
         self._hoard_timer: asyncio.TimerHandle | None = None
 
         self.lock = threading.Condition()
-        self.generation = 0
+        #: Begins anywhere, so that a receipt of another consumer's fits nothing here.
+        self.generation = int.from_bytes(os.urandom(6), "big")
         #: What has arrived and was not taken by the owner, with the time.
         self.arrived: deque[tuple[float, Delivery]] = deque()
         #: Tags that the owner holds.
