@@ -10,6 +10,7 @@ import pytest
 
 from dibs.brokers.rabbitmq import fields, wire
 from dibs.message import Message
+from dibs.outcome import ERROR_BYTES
 
 MESSAGE = Message(id="id-1", body=b"{}", queue="q", task="t")
 
@@ -107,6 +108,41 @@ def test_strangers_types_become_plain_values() -> None:
 
     assert headers == {"t": "1970-01-01T00:00:00+00:00", "d": "3.14", "x": "\\xff\x00", "f": float("inf"), "s": -2}
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(headers)) == headers
+
+
+@pytest.mark.parametrize("kind", [b"A", b"F"])
+def test_headers_are_read_so_deep_that_they_can_be_written_again(kind: bytes) -> None:
+    value = b"V"
+    for _ in range(1000):
+        value = kind + struct.pack(">I", len(value) + (kind == b"F")) + b"\x00" * (kind == b"F") + value
+    table = b"\x01h" + value
+    data = struct.pack(">HI", 1 << 13 | 1 << 7, len(table)) + table + b"\x01m"
+
+    received = wire.decode(data, b"x", "q", redelivered=False)
+
+    inner, depth = received.message.headers["h"], 0
+    while isinstance(inner, dict | list):
+        inner, depth = inner[""] if isinstance(inner, dict) else inner[0], depth + 1
+    assert (inner, depth) == ("(nested too deep)", 64)
+    assert received.message.id == "m"
+    again = wire.decode(wire.encode(received.message, "nonce-0"), b"x", "q", redelivered=False)
+    assert again.message == received.message
+
+
+def test_what_follows_a_header_of_an_unknown_type_is_read() -> None:
+    table = b"\x01ab\x01" + b"\x01l" + b"A" + struct.pack(">I", 3) + b"b\x02?" + b"\x01z?" + b"\x01bb\x02"
+    data = struct.pack(">HI", 1 << 13 | 1 << 7 | 1 << 5, len(table)) + table + b"\x01m" + b"\x01t"
+
+    message = wire.decode(data, b"x", "q", redelivered=False).message
+
+    assert (message.headers, message.id, message.task) == ({"a": 1, "l": [2]}, "m", "t")
+
+
+def test_a_strangers_error_is_cut_like_ours() -> None:
+    message = decoded({"headers": {"dibs-error": "e" * 100_000}}).message
+
+    assert message.error is not None
+    assert len(message.error) <= ERROR_BYTES
 
 
 def test_properties_that_are_cut_short_are_read_as_far_as_they_go() -> None:

@@ -33,6 +33,10 @@ _FLAGS = {
 #: Longest text of a string property, in bytes: its length is one byte.
 SHORT_STRING_BYTES = 255
 
+#: Tables and lists are read so deep and no deeper. A frame has room for 26,000 levels, Python's stack has not; and
+#: what was read is to be written again, from wherever the stack stands then.
+_DEEPEST = 64
+
 #: Type, channel and size of a frame. Its payload follows, and the byte 0xCE.
 _FRAME = struct.Struct(">BHI")
 
@@ -111,7 +115,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """Return the properties in a content header frame's payload, those that are there. Never fails.
 
     Values are plain: text, numbers, truth, None, lists and dicts; times become ISO 8601 text, or the number of
-    seconds where no calendar has them.
+    seconds where no calendar has them. A table or list that lies deeper than 64 others becomes a text that says so.
     """
     properties: dict[str, Any] = {}
     try:
@@ -121,15 +125,15 @@ def decode(data: bytes) -> dict[str, Any]:
                 continue
             match name:
                 case "headers":
-                    properties[name], offset = _decode_table(data, offset)
+                    properties[name], offset = _decode_table(data, offset, 0)
                 case "delivery_mode" | "priority":
                     properties[name], offset = data[offset], offset + 1
                 case "timestamp":
                     properties[name], offset = struct.unpack_from(">Q", data, offset)[0], offset + 8
                 case _:
                     properties[name], offset = _decode_short(data, offset)
-    except (struct.error, IndexError, RecursionError):
-        pass  # cut short or nested without end: what was read until there is all that can be known
+    except (struct.error, IndexError):
+        pass  # cut short: what was read until there is all that can be known
     return properties
 
 
@@ -186,17 +190,20 @@ def _decode_short(data: bytes, offset: int) -> tuple[str, int]:
     return _text(data[offset + 1 : end]), end
 
 
-def _decode_table(data: bytes, offset: int) -> tuple[dict[str, Any], int]:
+def _decode_table(data: bytes, offset: int, depth: int) -> tuple[dict[str, Any], int]:
     table: dict[str, Any] = {}
     end = offset + 4 + int(struct.unpack_from(">I", data, offset)[0])
     offset += 4
-    while offset < end:
-        name, offset = _decode_short(data, offset)
-        table[name], offset = _decode_value(data, offset)
+    try:
+        while offset < end:
+            name, offset = _decode_short(data, offset)
+            table[name], offset = _decode_value(data, offset, depth)
+    except (struct.error, IndexError):
+        pass  # the rest of it can't be read; what follows behind its end can
     return table, end
 
 
-def _decode_value(data: bytes, offset: int) -> tuple[Any, int]:
+def _decode_value(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
     kind, offset = data[offset : offset + 1], offset + 1
     if kind in _NUMBERS:
         form = _NUMBERS[kind]
@@ -209,25 +216,32 @@ def _decode_value(data: bytes, offset: int) -> tuple[Any, int]:
             return data[offset] != 0, offset + 1
         case b"T":
             return _time(struct.unpack_from(">Q", data, offset)[0]), offset + 8
-        case b"F":
-            return _decode_table(data, offset)
-        case b"A":
-            return _decode_list(data, offset)
+        case b"F" | b"A":
+            return _decode_nested(kind, data, offset, depth + 1)
         case b"D":
             scale, number = struct.unpack_from(">Bi", data, offset)
             return str(Decimal(number).scaleb(-scale)), offset + 5
         case b"V":
             return None, offset
-    raise IndexError(f"unknown field type {kind!r}")  # its length is unknown too, so reading ends here
+    raise IndexError(f"unknown field type {kind!r}")  # its length is unknown too
 
 
-def _decode_list(data: bytes, offset: int) -> tuple[list[Any], int]:
-    values = []
+def _decode_nested(kind: bytes, data: bytes, offset: int, depth: int) -> tuple[Any, int]:
+    if depth > _DEEPEST:
+        return "(nested too deep)", offset + 4 + struct.unpack_from(">I", data, offset)[0]
+    return _decode_table(data, offset, depth) if kind == b"F" else _decode_list(data, offset, depth)
+
+
+def _decode_list(data: bytes, offset: int, depth: int) -> tuple[list[Any], int]:
+    values: list[Any] = []
     end = offset + 4 + int(struct.unpack_from(">I", data, offset)[0])
     offset += 4
-    while offset < end:
-        value, offset = _decode_value(data, offset)
-        values.append(value)
+    try:
+        while offset < end:
+            value, offset = _decode_value(data, offset, depth)
+            values.append(value)
+    except (struct.error, IndexError):
+        pass  # as above
     return values, end
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from dibs.brokers.rabbitmq import fields
 from dibs.message import DEFAULT_PRIORITY, Message, new_id
-from dibs.outcome import DeadLetter
+from dibs.outcome import DeadLetter, clip_error
 
 #: The most that properties and headers of a new message may take.
 HEADER_BYTES = 64 * 1024
@@ -158,7 +158,7 @@ def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Receiv
         due=marks.due,
         expires=marks.expires,
         unknown_since=marks.unknown_since,
-        error=marks.error,
+        error=None if marks.error is None else clip_error(marks.error),
     )
     return Received(message, marks, (None if redelivered else 0) if count is None else count)
 
@@ -225,13 +225,13 @@ def _fit(headers: dict[str, Any]) -> dict[str, Any]:
     Only a stranger's message that filled its frame gets here: dibs' headers and the original come on top.
     """
     sizes = {name: len(fields.encode({"headers": {name: value}})) for name, value in headers.items()}
-    total, left_out = sum(sizes.values()), []
+    total, left_out = sum(sizes.values()), dict[str, None]()  # a set that keeps their order
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         if total <= HEADER_BYTES:
             break
         if name not in _CHECKS or name == "dibs-original":
             total -= sizes[name]
-            left_out.append(name)
+            left_out[name] = None
     kept = {name: value for name, value in headers.items() if name not in left_out}
     return kept | {"dibs-left-out": [name[:100] for name in left_out][:100]}
 
