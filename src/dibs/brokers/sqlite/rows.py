@@ -1,4 +1,4 @@
-"""A message as a row of `dibs_jobs`, and back."""
+"""A message as a row of `dibs_jobs`, and back. Reading never fails, whichever program wrote the row."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashe
                        task, content_type, headers, properties, error, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+#: The last millisecond whose year has four digits.
+_LAST_MS = 253_402_300_799_999
+#: Headers may be nested so deep: what was read is written again, from wherever the stack stands then.
+_DEEPEST = 64
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 #: A row as `to_row` made it, in its order. `INSERT` and this differ in nothing but the state.
 Row = tuple[Any, ...]
@@ -58,16 +64,16 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
         id=job_id,
         task=task,
         content_type=content_type,
-        headers=msgspec.json.decode(headers) if headers else {},
-        properties=msgspec.json.decode(properties) if properties else {},
+        headers=_read_object(headers) if headers else {},
+        properties=_read_object(properties) if properties else {},
         priority=priority,
-        attempt=attempt,
-        crashes=crashes,
+        attempt=max(1, attempt),
+        crashes=max(0, crashes),
         is_suspect=bool(suspect),
-        enqueued=enqueued,
-        due=due,
-        expires=expires,
-        unknown_since=unknown_since,
+        enqueued=_read_time(enqueued),
+        due=_read_time(due),
+        expires=_read_time(expires),
+        unknown_since=_read_time(unknown_since),
         error=error,
     )
 
@@ -75,4 +81,39 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
 def to_letter(values: Sequence[Any], queue: str) -> DeadLetter:
     """Return the dead letter of a message's columns with reason, death_error, died and worker behind them."""
     reason, death_error, died, worker = values[15:19]
-    return DeadLetter(message=to_message(values, queue), reason=reason, error=death_error, died=died, worker=worker)
+    return DeadLetter(
+        message=to_message(values, queue),
+        reason=reason or "",
+        error=death_error or "",
+        died=_read_time(died),
+        worker=worker,
+    )
+
+
+def _read_time(ms: int | None) -> int | None:
+    """Return a time as it is stored, moved to the nearest one that a calendar has."""
+    return None if ms is None else max(0, min(ms, _LAST_MS))
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    """Return what JSON says; the text itself, under a name that tells so, where it is no object to go on with."""
+    try:
+        value = _OBJECT.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return {"dibs-unreadable": text}
+    return {"dibs-unreadable": text} if _is_deep(value) else value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether values lie in values more often than all that pass them on can follow."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True

@@ -7,6 +7,7 @@ this version knows; that the driver's errors leave as dibs' own. Knows nothing o
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import sqlite3
 import threading
@@ -97,6 +98,8 @@ class Store:
             cached_statements=128,
         )
         self._connections[connection] = self._timeout
+        # Another program may store text that is no UTF-8, and one such row would stop the whole queue.
+        connection.text_factory = operator.methodcaller("decode", "utf-8", "backslashreplace")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         # Before 3.51.3 a checkpoint that overlaps with another connection's commit can corrupt the WAL
         # (https://sqlite.org/wal.html#walresetbug), so none happens by itself: see `_checkpoint`.
