@@ -188,7 +188,7 @@ class Runner:
     def _unknown(self, message: Message, name: str) -> Outcome:
         """Give the job back for a while: in a rolling deployment another worker knows the task."""
         now = now_ms()
-        since = message.unknown_since or now
+        since = min(message.unknown_since or now, now)  # a stranger's may lie in the future, and would never be over
         waited = (now - since) / 1000
         text = (
             f"Job {message.id} names task {name!r}, which no worker that saw it knows (this one knows "

@@ -313,6 +313,14 @@ def test_a_task_that_stays_unknown_is_set_aside() -> None:
     assert outcome.reason == "unknown-task"
 
 
+def test_an_unknown_task_that_was_first_seen_in_the_future_does_not_wait_for_that(stage: Stage) -> None:
+    outcome = stage.run(Message(body=b"{}", queue="default", id="1", task="nosuch", unknown_since=now_ms() + 10**12))
+
+    assert isinstance(outcome, RetryIn)
+    assert outcome.message.unknown_since is not None
+    assert outcome.message.unknown_since <= now_ms()
+
+
 def test_a_task_that_was_known_in_between_starts_its_wait_anew(stage: Stage) -> None:
     stage.app.task(name="work")(raising(ValueError()))
 
