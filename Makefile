@@ -40,11 +40,12 @@ format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-system: ## Install what the tests need from the system: RabbitMQ, Go, amqp-tools
+system: ## Install what the tests need from the system: RabbitMQ, Go, amqp-tools; RabbitMQ 4.x into .rabbitmq4
 	@tools/setup system
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) docs/_build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	[ ! -e .rabbitmq4 ] || rm -rf --one-file-system .rabbitmq4  # nothing is mounted there, unless you did it
 
 # The stamps stand in .venv, so that they go when it goes.
 $(VENV)/.installed: pyproject.toml tools/setup

@@ -18,8 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-_BIN = Path("/usr/lib/rabbitmq/bin")  # the wrappers in /usr/sbin refuse users other than root and rabbitmq
+_BIN = "/usr/lib/rabbitmq/bin"  # the wrappers in /usr/sbin refuse users other than root and rabbitmq
+_LIB = "usr/lib/rabbitmq/lib"
 _READY_WITHIN = 90.0
+#: What lets a node watch its memory where no /proc is mounted.
+_WITHOUT_PROC = "vm_memory_calculation_strategy = allocated\ntotal_memory_available_override_value = 4GB\n"
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = b"\x01"
 
@@ -27,11 +30,13 @@ _METHOD_FRAME = b"\x01"
 class Node:
     """One RabbitMQ node. `start`, `kill` and `stop` may follow each other in any order, on the same data."""
 
-    def __init__(self, directory: Path, *, config: str = "") -> None:
+    def __init__(self, directory: Path, *, root: Path = Path("/"), config: str = "") -> None:
         """Choose the ports.
 
         Args:
-            directory: where all of its files go; kept between starts.
+            directory: where all of its files go; kept between starts. Below `root`.
+            root: the system that RabbitMQ is installed in. Another one than the machine's own is entered by
+                chroot, which takes root's rights; nothing is mounted in it.
             config: further lines for rabbitmq.conf.
         """
         self.port = _free_port()
@@ -40,6 +45,9 @@ class Node:
         self._dist_port = _free_port()
         self._name = f"dibs{self.port}@localhost"
         self._directory = directory
+        self._root = root
+        #: The directory as the node itself sees it.
+        self._home = Path("/") / directory.relative_to(root)
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,14 +60,14 @@ class Node:
         """Start the node and wait until it speaks AMQP. Does nothing where it runs."""
         if self._process is not None:
             return
-        if not (_BIN / "rabbitmq-server").exists():
+        if not version_in(self._root):
             raise FileNotFoundError(
-                f"No {_BIN}/rabbitmq-server: run `apt-get install rabbitmq-server` for these tests."
+                f"No RabbitMQ in {self._root}: run `apt-get install rabbitmq-server` there for these tests."
             )
         self._write_files()
         with (self._directory / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
-                [str(_BIN / "rabbitmq-server")],
+                self._command("rabbitmq-server"),
                 env=self._environment(),
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
@@ -90,7 +98,7 @@ class Node:
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` and return what it prints. Costs most of a second: not for waiting loops."""
         ran = subprocess.run(
-            [str(_BIN / "rabbitmqctl"), "-n", self._name, "-q", *arguments],
+            [*self._command("rabbitmqctl"), "-n", self._name, "-q", *arguments],
             env=self._environment(),
             capture_output=True,
             text=True,
@@ -120,6 +128,18 @@ class Node:
         finally:
             self.ctl("set_vm_memory_high_watermark", "0.4")
 
+    @contextlib.contextmanager
+    def message_limit(self, size: int) -> Iterator[None]:
+        """Have a lower limit on messages' bytes for a while, on channels that are opened then."""
+        place = "persistent_term:put(max_message_size, Size)"  # 4.x looks there, older ones into the environment
+        set_to = f"application:set_env(rabbit, max_message_size, Size), {place}."
+        before = self.ctl("eval", "{ok, Size} = application:get_env(rabbit, max_message_size), Size.").strip()
+        self.ctl("eval", f"Size = {size}, {set_to}")
+        try:
+            yield
+        finally:
+            self.ctl("eval", f"Size = {before}, {set_to}")
+
     def __enter__(self) -> Node:
         return self
 
@@ -128,19 +148,27 @@ class Node:
     ) -> None:
         self.kill()  # nobody needs the data any more, and a stop takes a second
 
+    def _command(self, name: str) -> list[str]:
+        """Return how to run a program of RabbitMQ's. It replaces what leads to it, so the pid is its own."""
+        if self._root == Path("/"):
+            return [f"{_BIN}/{name}"]
+        return ["chroot", str(self._root), "env", f"--chdir={self._home}", f"{_BIN}/{name}"]
+
     def _write_files(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         cookie = self._directory / ".erlang.cookie"
         if not cookie.exists():
             cookie.write_text(secrets.token_hex(20))
             cookie.chmod(0o400)
-        conf = f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{self._config}"
-        (self._directory / "rabbitmq.conf").write_text(conf)
+        lines = f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+        if self._root != Path("/"):
+            lines += _WITHOUT_PROC
+        (self._directory / "rabbitmq.conf").write_text(lines + self._config)
         (self._directory / "enabled_plugins").write_text("[].")
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}
-        directory, port = str(self._directory), str(self.port)
+        directory, port = str(self._home), str(self.port)
         no_epmd = f"-start_epmd false -erl_epmd_port {self._dist_port}"
         return kept | {
             "HOME": directory,  # the cookie is read from there
@@ -194,6 +222,12 @@ class Node:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def version_in(root: Path) -> str:
+    """Return the version of the RabbitMQ that is installed below `root`; empty if none is."""
+    found = sorted((root / _LIB).glob("rabbitmq_server-*"))
+    return found[-1].name.partition("-")[2] if found else ""
 
 
 def _free_port() -> int:

@@ -17,6 +17,12 @@ JOBS = 1000
 
 
 @pytest.fixture
+def rabbit_node(each_rabbit_node: Node) -> Node:
+    """The node of each release in turn."""
+    return each_rabbit_node
+
+
+@pytest.fixture
 def stage(rabbit_node: Node, tmp_path: Path) -> Iterator[Stage]:
     """A stage on RabbitMQ, whose server the test kills."""
     world = RabbitWorld(rabbit_node)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rabbit_releases import on_one_rabbitmq
 from tests.waiting import until
 from tests.worlds import World
 
@@ -42,6 +43,7 @@ def url(shared_world: World) -> str | None:
     return None if shared_world.name == "sqlite" else shared_world.url
 
 
+@on_one_rabbitmq
 def test_the_demo_keeps_every_promise_and_shows_it(url: str | None, tmp_path: Path) -> None:
     begin = time.monotonic()
     ran = demo(*(["--url", url] if url else []), directory=tmp_path)

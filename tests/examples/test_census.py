@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from examples import stdlib_census
+from tests.rabbit_releases import on_one_rabbitmq
 from tests.workers import ROOT
 from tests.worlds import World
 
@@ -25,6 +26,7 @@ def census(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[
     )
 
 
+@on_one_rabbitmq
 def test_workers_find_what_one_process_finds(shared_world: World) -> None:
     ran = census("--limit", "100", env={"DIBS_URL": shared_world.url})
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rabbit_releases import on_one_rabbitmq
 from tests.waiting import until
 from tests.workers import ROOT, Worker
 from tests.worlds import World
@@ -53,6 +54,7 @@ def done(worker: Worker) -> int:
     return worker.log.count(" [x] Done")
 
 
+@on_one_rabbitmq
 def test_three_workers_share_the_messages(shared_world: World, workers: list[Worker]) -> None:
     begin = time.monotonic()
     send(shared_world, *TEXTS)
@@ -64,6 +66,7 @@ def test_three_workers_share_the_messages(shared_world: World, workers: list[Wor
     assert seconds < sum(text.count(".") for text in TEXTS)
 
 
+@on_one_rabbitmq
 def test_the_message_of_a_killed_worker_is_received_by_another_one(
     shared_world: World, workers: list[Worker]
 ) -> None:

@@ -221,14 +221,11 @@ def test_too_large_is_told_before_anything_is_sent(world: RabbitWorld) -> None:
 def test_a_lower_limit_of_the_server_is_told_and_spares_the_others(world: RabbitWorld, rabbit_node: Node) -> None:
     broker = world.open()
     broker.send([job("a")])
-    rabbit_node.ctl("eval", "application:set_env(rabbit, max_message_size, 1000).")
-    try:
+    with rabbit_node.message_limit(1000):
         lowered = world.open()
         with pytest.raises(MessageTooLarge):
             lowered.send([job("a", bytes(2000))])
         lowered.send([job("a", bytes(500))])
-    finally:
-        rabbit_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
 
     assert len(receive(broker.consume(["a"], limit=2), 2)) == 2
 
