@@ -296,8 +296,8 @@ def test_closing_ends_a_handover_that_waits(world: RabbitWorld, rabbit_node: Nod
 
 
 def test_a_delay_beyond_the_levels_is_refused(world: RabbitWorld) -> None:
-    with pytest.raises(BadOption, match="longest"):
-        world.open().send([job("a", delay=400 * 86400.0)])
+    with pytest.raises(BadOption, match="776"):
+        world.open().send([job("a", delay=800 * 86400.0)])
 
 
 def test_a_delayed_job_whose_queue_is_gone_is_kept(world: RabbitWorld) -> None:

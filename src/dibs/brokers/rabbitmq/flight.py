@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
 
 from dibs.brokers.rabbitmq import wire
 from dibs.brokers.rabbitmq.channel import Letter
-from dibs.brokers.rabbitmq.topology import Names, steps_of
-from dibs.errors import BrokerBusy, DibsError, HandoverUncertain
-from dibs.message import Message, now_ms
+from dibs.brokers.rabbitmq.topology import DELAY_STEP, LEVELS, LONGEST_DELAY, Names, steps_until
+from dibs.errors import BadOption, BrokerBusy, DibsError, HandoverUncertain
+from dibs.message import Message
 
 
 class State(IntEnum):
@@ -23,17 +27,28 @@ class State(IntEnum):
     REFUSED = 4
 
 
+class Later(NamedTuple):
+    """A delayed letter's way."""
+
+    names: Names
+    #: Without the namespace.
+    queue: str
+    #: In ms since 1970.
+    due: int
+    #: How long it was to wait when it was handed over, in delay steps.
+    steps: int
+
+
 class Flight:
     """Letters that are handed over together. Only the publisher's I/O thread changes it."""
 
     def __init__(
         self,
-        letters: Sequence[Letter],
+        letters: list[Letter],
         *,
         nonce: str,
         queues: frozenset[str],
-        delayed: frozenset[str],
-        levels: int,
+        later: Mapping[int, Later] = MappingProxyType({}),
     ) -> None:
         """Prepare for the handover.
 
@@ -41,14 +56,16 @@ class Flight:
             letters: what is handed over.
             nonce: what `dibs-put` of each letter begins with; its index follows behind a dash.
             queues: where they go, without the namespace.
-            delayed: those of the queues that are reached through the delay levels.
-            levels: how many delay levels are needed.
+            later: those of the letters that are delayed, by their index.
         """
         self.letters = letters
         self.nonce = nonce
         self.queues = queues
-        self.delayed = delayed
-        self.levels = levels
+        self._later = later
+        #: Those of the queues that are reached through the delay levels.
+        self.delayed = frozenset(each.queue for each in later.values())
+        #: How many delay levels are needed.
+        self.levels = max((each.steps.bit_length() for each in later.values()), default=0)
         self.on_over: Callable[[], object] = bool  # until it is submitted, nobody is to be told
         self.states = bytearray(len(letters))
         #: Letters that were sent and never answered for: they may be stored.
@@ -68,6 +85,16 @@ class Flight:
     def is_stored(self) -> bool:
         """Whether each letter is stored for good."""
         return self.states.count(State.STORED) == len(self.states)
+
+    def address(self, index: int) -> Letter:
+        """Return a letter as it is to be published now: of its delay, waiting until now has taken its part."""
+        later = self._later.get(index)
+        if later is not None:
+            # Not above what it was at first, should the clock be set back: the levels were declared for that.
+            steps = min(later.steps, steps_until(later.due))
+            exchange, key = later.names.route(later.queue, steps)
+            self.letters[index] = msgspec.structs.replace(self.letters[index], exchange=exchange, routing_key=key)
+        return self.letters[index]
 
     def unstored(self) -> list[int]:
         """Return the indexes of the letters that are not known to be stored."""
@@ -102,19 +129,21 @@ def flight_of(messages: Sequence[Message], names: Names) -> Flight:
     Raises:
         BadOption: a delay is longer than the levels reach.
     """
-    nonce, now = os.urandom(6).hex(), now_ms()
-    stored = {queue: names.stored(queue) for queue in {message.queue for message in messages}}
-    letters, delayed, levels = [], set(), 0
+    nonce = os.urandom(6).hex()
+    addresses = {queue: names.route(queue, 0) for queue in {message.queue for message in messages}}
+    letters, later = [], {}
     for index, message in enumerate(messages):
-        exchange, key = names.exchange, stored[message.queue]
-        steps = 0 if message.due is None else steps_of((message.due - now) / 1000)
-        if steps:
-            exchange, key = names.delayed_route(message.queue, steps)
-            delayed.add(message.queue)
-            levels = max(levels, steps.bit_length())
+        exchange, key = addresses[message.queue]
+        if message.due is not None and (steps := steps_until(message.due)):
+            if steps.bit_length() > LEVELS:
+                raise BadOption(
+                    f"Job {message.id} is due {steps * DELAY_STEP / 86400:.0f} days from now; RabbitMQ is used for "
+                    f"delays of up to {LONGEST_DELAY / 86400:.0f}."
+                )
+            later[index] = Later(names, message.queue, message.due, steps)  # addressed when it is published
         header = wire.encode(message, f"{nonce}-{index}")
         letters.append(Letter(exchange, key, header, message.body, message.id))
-    return Flight(letters, nonce=nonce, queues=frozenset(stored), delayed=frozenset(delayed), levels=levels)
+    return Flight(letters, nonce=nonce, queues=frozenset(addresses), later=later)
 
 
 def burial_of(message: Message, burial: wire.Burial, names: Names) -> Flight:
@@ -122,4 +151,4 @@ def burial_of(message: Message, burial: wire.Burial, names: Names) -> Flight:
     nonce = os.urandom(6).hex()
     header = wire.encode(message, f"{nonce}-0", burial)
     letter = Letter(names.exchange, names.dead(message.queue), header, message.body, message.id)
-    return Flight([letter], nonce=nonce, queues=frozenset({message.queue}), delayed=frozenset(), levels=0)
+    return Flight([letter], nonce=nonce, queues=frozenset({message.queue}))

@@ -156,7 +156,7 @@ class Publisher:
                 break
             else:
                 index = todo.popleft()
-                letter = flight.letters[index]
+                letter = flight.address(index)
                 flight.states[index] = State.SENT
                 self._awaited[self._next_tag] = flight, index
                 self._next_tag += 1

@@ -15,16 +15,18 @@ from pika import exceptions
 from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.fields import SHORT_STRING_BYTES
-from dibs.errors import BadName, BadOption, QueueMismatch
+from dibs.errors import BadName, QueueMismatch
+from dibs.message import now_ms
 from dibs.names import DEAD_SUFFIX
 
 _log = logging.getLogger("dibs.rabbitmq")
 
 #: Seconds of the first delay level; each further one is twice as long.
 DELAY_STEP = 0.125
-#: How many levels there are: together they reach over 388 days.
-LEVELS = 28
+#: How many levels there are: together they reach over 776 days.
+LEVELS = 29
 LONGEST_DELAY = DELAY_STEP * (2**LEVELS - 1)
+_STEP_MS = int(DELAY_STEP * 1000)
 
 #: RabbitMQ 4.x drops a message after 20 returns unless told otherwise, and browsing the dead counts as one;
 #: 3.10 reads -1, which is "never" on 4.x, as "at once".
@@ -66,8 +68,10 @@ class Names:
         """Return the name of a delay level's exchange, and of its queue."""
         return f"{self._prefix}dibs.delay.{number:02}"
 
-    def delayed_route(self, queue: str, steps: int) -> tuple[str, str]:
+    def route(self, queue: str, steps: int) -> tuple[str, str]:
         """Return exchange and routing key that bring a message to `queue` after `steps` delay steps."""
+        if not steps:
+            return self.exchange, self.stored(queue)
         bits = ".".join(f"{steps:0{LEVELS}b}")
         return self.level(steps.bit_length() - 1), f"{bits}.{self.stored(queue)}"
 
@@ -76,17 +80,9 @@ class Names:
         return routing_key.split(".", LEVELS)[-1].removeprefix(self._prefix)
 
 
-def steps_of(delay: float) -> int:
-    """Return the delay in steps, rounded up; 0: too short to be one.
-
-    Raises:
-        BadOption: it is longer than the levels reach.
-    """
-    if delay > LONGEST_DELAY:
-        raise BadOption(
-            f"A delay of {delay:.0f} s is over the longest that RabbitMQ is used for: {LONGEST_DELAY:.0f} s."
-        )
-    return 0 if delay < DELAY_STEP else -int(-delay // DELAY_STEP)
+def steps_until(due: int) -> int:
+    """Return how many delay steps it is from now until `due`, rounded up, so that nothing comes early."""
+    return max(0, -((now_ms() - due) // _STEP_MS))
 
 
 class Topology:
@@ -206,7 +202,7 @@ class Topology:
         raw, name = channel.raw, self.names.level(number)
         below = self.names.level(number - 1) if number else self.names.due
         arguments = _QUORUM | {
-            "x-message-ttl": int(DELAY_STEP * 1000) << number,
+            "x-message-ttl": _STEP_MS << number,
             "x-dead-letter-exchange": below,
             "x-dead-letter-strategy": "at-least-once",  # at-most-once lost 15 % in a kill -9 of the server
             "x-overflow": "reject-publish",  # which at-least-once asks for
