@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from dibs.brokers.sqlite import SqliteBroker, claims, commits, counts, dead, liveness
+from dibs.brokers.sqlite import consumer as consumers
 from dibs.errors import ReceiptLost, StoreUnusable
+from dibs.message import now_ms
 from dibs.outcome import Dead, Done, RetryIn
 from tests.waiting import job, receive
 from tests.worlds_sqlite import SqliteWorld
@@ -27,7 +30,7 @@ def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
     ("statement", "values", "index"),
     [
         (claims._CLAIM, (1, "a", 1), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
-        (claims._PROMOTE, ("a", 1), "INDEX dibs_delayed (state=? AND queue=? AND due<?)"),
+        (claims._PROMOTE, ("a", 1, 1), "INDEX dibs_delayed (state=? AND queue=? AND due<?)"),
         (claims._PEEK, ("[]",), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
         (claims._PEEK, ("[]",), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
         (claims._REMOVE, (1, 1), "INTEGER PRIMARY KEY (rowid=?)"),
@@ -91,6 +94,44 @@ def test_a_batch_comes_in_order(broker: SqliteBroker) -> None:
 
     ranks = [(-delivery.message.priority, int(delivery.message.body)) for delivery in got]
     assert ranks == sorted(ranks)
+
+
+def test_a_claim_costs_the_same_however_many_jobs_are_delayed(broker: SqliteBroker) -> None:
+    consumer = broker.consume(["a"], limit=1)
+
+    def steps() -> int:
+        """Return how many instructions of SQLite's machine it takes to claim a job and to settle it."""
+        broker.send([job("a")])
+        count = itertools.count()
+        consumer._connection.set_progress_handler(lambda: next(count) and 0, 1)
+        (delivery,) = consumer.receive(1)
+        consumer.settle([(delivery, Done())])
+        consumer._connection.set_progress_handler(None, 1)
+        return next(count)
+
+    steps()  # the first one compiles the statements
+    alone = steps()
+    for _ in range(5):
+        broker.send([job("a", delay=3600.0) for _ in range(2000)])
+
+    assert steps() <= alone * 1.1
+
+
+def test_jobs_that_are_due_together_are_made_ready_bit_by_bit(
+    broker: SqliteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "_PROMOTED_AT_ONCE", 10)
+    due = now_ms() + 200
+    broker.send([job("a", due=due) for _ in range(100)])
+    consumer = broker.consume(["a"], limit=1)
+
+    assert len(receive(consumer, 1)) == 1
+
+    (info,) = broker.queues()
+    assert (info.ready, info.delayed) == (9, 90)
+    # Whoever has room for more than that gets it at once all the same.
+    assert len(broker.consume(["a"], limit=80).receive(80)) == 80
+    assert len(receive(consumer, 19)) == 19
 
 
 def test_another_consumers_receipt_is_refused(broker: SqliteBroker) -> None:

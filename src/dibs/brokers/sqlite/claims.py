@@ -21,8 +21,11 @@ SELECT value, EXISTS (SELECT 1 FROM dibs_jobs WHERE state = 0 AND queue = value)
        (SELECT min(due) FROM dibs_jobs WHERE state = 1 AND queue = value)
 FROM json_each(?)
 """
-# Served by dibs_delayed.
-_PROMOTE = "UPDATE dibs_jobs SET state = 0 WHERE state = 1 AND queue = ? AND due <= ?"
+# Served by dibs_delayed, the longest due first.
+_PROMOTE = """
+UPDATE dibs_jobs SET state = 0 WHERE seq IN (
+    SELECT seq FROM dibs_jobs WHERE state = 1 AND queue = ? AND due <= ? ORDER BY due LIMIT ?)
+"""
 # Served by dibs_ready, in its order.
 _CLAIM = """
 UPDATE dibs_jobs SET state = 2, receipt = ? WHERE seq IN (
@@ -60,9 +63,9 @@ def peek(connection: sqlite3.Connection, queues_json: str) -> list[Glance]:
     return [Glance(*row) for row in connection.execute(_PEEK, (queues_json,))]
 
 
-def promote(connection: sqlite3.Connection, queue: str, now: int) -> None:
-    """Make ready what is due."""
-    connection.execute(_PROMOTE, (queue, now))
+def promote(connection: sqlite3.Connection, queue: str, now: int, *, limit: int) -> None:
+    """Make ready at most `limit` jobs that are due."""
+    connection.execute(_PROMOTE, (queue, now, limit))
 
 
 def claim(connection: sqlite3.Connection, queue: str, *, name: str, receipt: int, limit: int) -> list[Delivery]:
