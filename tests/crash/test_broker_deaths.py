@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from dibs.outcome import Done
 from tests.crash.conftest import Stage
 from tests.rabbit_node import Node
-from tests.waiting import until
+from tests.waiting import job, receive, until
 from tests.worlds_rabbitmq import RabbitWorld
 
 JOBS = 1000
@@ -66,3 +68,29 @@ def test_a_worker_goes_on_when_the_killed_server_is_back(stage: Stage, rabbit_no
 
     until(lambda: done(stage) == keys, within=60.0)
     assert worker.executors
+
+
+def test_delayed_jobs_survive_a_killed_server_and_none_comes_early(rabbit_node: Node) -> None:
+    world = RabbitWorld(rabbit_node)
+    broker = world.open()
+    consumer = broker.consume(["a"], limit=50)
+    broker.send([job("a", str(n).encode(), delay=0.1 + n / 50) for n in range(250)])  # on six levels
+    came: dict[str, float] = {}
+
+    def take() -> None:
+        """Take some, and note by how much the first delivery of each was late."""
+        got = receive(consumer, 1)
+        assert got
+        for each in got:
+            came.setdefault(each.message.text, time.time() - (each.message.due or 0) / 1000)
+        consumer.settle([(each, Done()) for each in got])
+
+    while len(came) < 50:
+        take()
+    rabbit_node.kill()
+    rabbit_node.start()
+    while len(came) < 250:
+        take()
+
+    assert min(came.values()) >= 0
+    world.close()
