@@ -10,9 +10,10 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from dibs.broker import Broker
+from dibs.broker import Broker, Consumer
 from dibs.brokers import connect
 from dibs.brokers.rabbitmq import RabbitBroker
+from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.brokers.rabbitmq.topology import LEVELS, Names
 from tests.rabbit_node import Node
 
@@ -71,3 +72,15 @@ class RabbitWorld:
                 channel.queue_delete(name)
             for name in (names.exchange, *levels, names.due, names.lost):
                 channel.exchange_delete(name)
+
+
+def break_channel(consumer: Consumer) -> None:
+    """Have the server close the consumer's channel, as it does when a delivery times out."""
+    assert isinstance(consumer, RabbitConsumer)
+    intake = consumer._intake
+
+    def acknowledge_what_is_not_there() -> None:
+        if intake._lane is not None and intake._lane.channel.is_open:
+            intake._lane.channel.raw.basic_ack(10**6)
+
+    intake.link.post(acknowledge_what_is_not_there)

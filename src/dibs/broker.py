@@ -184,9 +184,12 @@ class Consumer(Protocol):
         """Record outcomes, all at once, then let go of the deliveries (P2).
 
         Returns when they are recorded, or on their way such that a delivery is let go of only behind its record.
+        The outcome of one that is lost may be kept, quietly, until it comes back to this consumer; should it go to
+        another one, it runs again there and nothing is recorded here.
 
         Raises:
-            ReceiptLost: names the deliveries that were not this consumer's any more; the others are settled.
+            ReceiptLost: names the deliveries that are not this consumer's any more and can't come back to it, or were
+                settled before; the others are settled.
         """
         ...
 

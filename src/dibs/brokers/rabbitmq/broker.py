@@ -86,8 +86,8 @@ class RabbitBroker:
     def consume(self, queues: Sequence[str], *, limit: int) -> RabbitConsumer:
         """Begin to receive from these queues. See `Broker.consume`."""
         topology = Topology(self._names, self._types, may_declare=self._may_declare)
-        intake = Intake(self._address, topology, queues, limit)
-        consumer = RabbitConsumer(intake, self._names, self._publisher, handover_timeout=self._timeout)
+        intake = Intake(self._address, topology, queues, limit, self._publisher)
+        consumer = RabbitConsumer(intake, handover_timeout=self._timeout)
         self._known.update(queues)
         self._consumers = [*(known for known in self._consumers if not known.is_closed), consumer]
         return consumer

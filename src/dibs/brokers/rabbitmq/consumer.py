@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
-from typing import assert_never
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, assert_never
 
 import msgspec
 
-from dibs.brokers.rabbitmq.flight import burial_of, flight_of
+from dibs.brokers.rabbitmq.channel import Connection
+from dibs.brokers.rabbitmq.hold import Hold, Record
 from dibs.brokers.rabbitmq.intake import Intake
-from dibs.brokers.rabbitmq.publisher import Publisher
-from dibs.brokers.rabbitmq.topology import LONGEST_DELAY, Names
+from dibs.brokers.rabbitmq.topology import LONGEST_DELAY
 from dibs.brokers.rabbitmq.wire import Burial
 from dibs.errors import AccessRefused, BrokerError, BrokerUnavailable, DibsError, ReceiptLost
 from dibs.message import Delivery, Message, now_ms
@@ -25,9 +25,7 @@ _GIVE_BACK_TIMEOUT = 3.0
 class RabbitConsumer:
     """See `Consumer`. Used by one thread of one process."""
 
-    def __init__(
-        self, intake: Intake, names: Names, publisher: Callable[[], Publisher], *, handover_timeout: float
-    ) -> None:
+    def __init__(self, intake: Intake, *, handover_timeout: float) -> None:
         """Wait until the queues are there.
 
         Raises:
@@ -35,8 +33,6 @@ class RabbitConsumer:
             BrokerError: it is refused.
         """
         self._intake = intake
-        self._names = names
-        self._publisher = publisher
         self._timeout = handover_timeout
         self._pid = os.getpid()
         self._worker = f"{socket.gethostname()}:{self._pid}"
@@ -48,7 +44,7 @@ class RabbitConsumer:
 
     def fileno(self) -> int:
         """A descriptor that is readable when `receive` has something to do."""
-        return self._intake.read_end
+        return self._intake.bell.read_end
 
     def timeout(self) -> float | None:
         """Return None: the I/O thread keeps the time."""
@@ -58,14 +54,14 @@ class RabbitConsumer:
         """Return at most `limit` deliveries, at once. See `Consumer.receive`."""
         self._check_process()
         intake = self._intake
-        with intake.lock:
-            intake.drain()
+        with intake.bell.lock:
+            intake.bell.hush()
             if intake.error is not None:
                 if isinstance(intake.error, AccessRefused):
                     intake.link.post(intake.link.ask)
                 raise intake.error
             deliveries = [intake.arrived.popleft()[1] for _ in range(min(limit, len(intake.arrived)))]
-            intake.taken.update(delivery.receipt[1] for delivery in deliveries)
+            intake.holds.taken.update((delivery.receipt, delivery) for delivery in deliveries)
             room = limit - len(deliveries)
             is_short = intake.capacity < intake.limit
         if room > 0 and is_short:
@@ -76,41 +72,39 @@ class RabbitConsumer:
         """Record outcomes. See `Consumer.settle`.
 
         A retry or a dead letter is first published and confirmed, then its delivery is acknowledged; a crash in
-        between makes two of it, never none (P2).
+        between makes two of it, never none (P2). The outcome of what is lost is kept until it comes again.
         """
         self._check_process()
-        intake = self._intake
-        acks: list[int] = []
-        nacks: list[int] = []
-        records: list[tuple[int, Delivery, RetryIn | Dead]] = []
-        lost: list[Delivery] = []
-        with intake.lock:
-            generation = intake.generation
+        holds = self._intake.holds
+        done: list[Hold] = []
+        records: list[tuple[Hold, Record]] = []
+        released: list[tuple[Hold, Message]] = []
+        refused: list[Delivery] = []
+        with self._intake.bell.lock:
             for delivery, outcome in outcomes:
-                held_in, tag = delivery.receipt
-                if held_in != generation or tag not in intake.taken:
-                    lost.append(delivery)
+                hold = delivery.receipt
+                is_lost = holds.lost.pop(hold, None) is not None
+                if holds.taken.pop(hold, None) is None or (is_lost and hold.key is None):
+                    refused.append(delivery)
                     continue
-                intake.taken.discard(tag)
                 match outcome:
                     case Done():
-                        acks.append(tag)
+                        done.append(hold)
                     case Released():
-                        nacks.append(tag)
+                        released.append((hold, delivery.message))
                     case RetryIn() | Dead():
-                        records.append((tag, delivery, outcome))
+                        records.append((hold, self._record(delivery.message, outcome)))
                     case _:
                         assert_never(outcome)
-        for tag, delivery, record in records:
-            self._record(generation, tag, delivery.message, record)
-        if acks or nacks:
-            intake.link.post(intake.let_go, generation, acks, nacks)
-        if lost:
-            raise ReceiptLost(lost)
+        if done or records or released:
+            self._intake.link.post(holds.settle, done, records, released)
+        if refused:
+            raise ReceiptLost(refused)
 
     def lost(self) -> Sequence[Delivery]:
-        """Return nothing yet."""
-        return ()
+        """Return what the owner has and the server has taken back. See `Consumer.lost`."""
+        with self._intake.bell.lock:
+            return tuple(self._intake.holds.lost.values())
 
     def keep_open(self) -> Sequence[int]:
         """Return nothing: the connection alone tells the server who lives."""
@@ -122,34 +116,27 @@ class RabbitConsumer:
             return
         self.is_closed = True
         intake = self._intake
-        with intake.lock:
-            intake.lock.wait_for(lambda: not intake.recording, self._timeout)
         if intake.link.trouble is None:
-            try:
-                intake.link.run(intake.give_back, _GIVE_BACK_TIMEOUT, "giving deliveries back")
-            except BrokerError:
-                pass  # then the end of the connection gives them back
+            self._run(intake.finish, self._timeout, "storing outcomes")
+            self._run(intake.give_back, _GIVE_BACK_TIMEOUT, "giving deliveries back")
         intake.link.close()
-        intake.close_descriptors()
+        intake.bell.close()
 
-    def _record(self, generation: int, tag: int, message: Message, outcome: RetryIn | Dead) -> None:
-        """Publish what is to be stored before the delivery is let go of."""
-        intake, publisher = self._intake, self._publisher()
+    def _run(self, work: Callable[[Connection], Coroutine[Any, Any, None]], timeout: float, doing: str) -> None:
+        try:
+            self._intake.link.run(work, timeout, doing)
+        except BrokerError:
+            pass  # then the end of the connection gives back what is held
 
+    def _record(self, message: Message, outcome: RetryIn | Dead) -> Record:
         match outcome:
             case RetryIn(delay=delay, message=again):
                 due = now_ms() + round(min(delay, LONGEST_DELAY) * 1000) if delay > 0 else None
-                flight = flight_of([msgspec.structs.replace(again, due=due)], self._names)
+                return Record(msgspec.structs.replace(again, due=due))
             case Dead(reason=reason, error=error, crashes=crashes):
-                burial = Burial(reason, error, now_ms(), self._worker)
                 if crashes is not None:
                     message = msgspec.structs.replace(message, crashes=crashes)
-                flight = burial_of(message, burial, self._names)
-        with intake.lock:
-            if generation != intake.generation:
-                return  # the channel closed just now: the job comes again, to somebody
-            intake.recording[tag] = publisher, flight
-        intake.record(generation, tag)
+                return Record(message, Burial(reason, error, now_ms(), self._worker))
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

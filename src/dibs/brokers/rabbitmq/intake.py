@@ -1,30 +1,32 @@
-"""The receiving side on its I/O thread: channel, subscriptions, what has arrived, and what is told the server.
+"""The receiving side on its I/O thread: its channel, its subscriptions, and what has arrived.
 
-The owner's thread (`consumer.py`) shares with it what stands behind `lock`. A generation is the life of one
-channel: delivery tags mean nothing beyond it, so a receipt names both.
+What becomes of it in the owner's hands is for `holds.py`. The owner's thread (`consumer.py`) shares with it what
+stands behind the bell's lock.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pika import exceptions
 
 from dibs.brokers.rabbitmq import faults, wire
+from dibs.brokers.rabbitmq.bell import Bell
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded
-from dibs.brokers.rabbitmq.flight import Flight
+from dibs.brokers.rabbitmq.hold import Hold, Lane, key_of
+from dibs.brokers.rabbitmq.holds import Holds
 from dibs.brokers.rabbitmq.link import Link
 from dibs.brokers.rabbitmq.publisher import Publisher
-from dibs.brokers.rabbitmq.topology import Topology
+from dibs.brokers.rabbitmq.renewal import Renewal
+from dibs.brokers.rabbitmq.topology import LONG_RUN, Topology
 from dibs.errors import AccessRefused, DibsError
 from dibs.message import Delivery
 from dibs.url import Address
@@ -33,76 +35,47 @@ _log = logging.getLogger("dibs.rabbitmq")
 
 #: Seconds that a delivery may lie untaken here while another worker may be idle (P5).
 _HOARD_LIMIT = 0.05
-#: Seconds before a refused subscription or record is tried again.
+#: Seconds before a refused subscription is tried again.
 _PAUSE = 1.0
 
 #: The largest prefetch that AMQP can say.
 _MOST = 65535
 
-#: Proof of a hold: the generation and the delivery tag.
-Receipt = tuple[int, int]
-
 
 class Intake:
     """What one consumer has on its line. Owner of its link."""
 
-    def __init__(self, address: Address, topology: Topology, queues: Sequence[str], limit: int) -> None:
+    def __init__(
+        self,
+        address: Address,
+        topology: Topology,
+        queues: Sequence[str],
+        limit: int,
+        publisher: Callable[[], Publisher],
+    ) -> None:
         self.queues = tuple(queues)
         self.limit = min(limit, _MOST)
+        self._location = address.masked  # the link's thread runs before the link is ours
         self._topology = topology
         self._tasks: set[asyncio.Task[None]] = set()
-        self._channel: Channel | None = None
+        self._lane: Lane | None = None
         self._consumers: dict[str, str] = {}
-        #: Tags that the server waits for, in order, each with the subscription that it came by.
-        self._open: dict[int, int] = {}
         self._subscription = 0
         self._hoard_timer: asyncio.TimerHandle | None = None
+        self.bell = Bell()
+        self.holds = Holds(topology.names, publisher, self.bell, memory=self.limit * len(self.queues))
+        self._renewal = Renewal(topology, self.holds, publisher, address.masked)
 
-        self.lock = threading.Condition()
-        #: Begins anywhere, so that a receipt of another consumer's fits nothing here.
-        self.generation = int.from_bytes(os.urandom(6), "big")
+        # Behind the bell's lock:
         #: What has arrived and was not taken by the owner, with the time.
         self.arrived: deque[tuple[float, Delivery]] = deque()
-        #: Tags that the owner holds.
-        self.taken: set[int] = set()
-        #: Tags whose outcome is on its way to be stored; they are let go of behind it.
-        self.recording: dict[int, tuple[Publisher, Flight]] = {}
         #: How many deliveries each queue may have on its way here.
         self.capacity = 0
         #: What stands in the way and is not mended by waiting.
         self.error: DibsError | None = None
+
         self.is_established = threading.Event()
-        self.read_end, self._write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-        os.set_blocking(self._write_end, False)
-        self._is_readable = False
         self.link = Link(address, "consumer", self)
-
-    def drain(self) -> None:
-        """Make the descriptor unreadable until there is news. With the lock held."""
-        if self._is_readable:
-            self._is_readable = False
-            os.read(self.read_end, 64)
-
-    def wake(self) -> None:
-        """Make the descriptor readable. With the lock held."""
-        if not self._is_readable:
-            self._is_readable = True
-            os.write(self._write_end, b"n")
-
-    def record(self, generation: int, tag: int) -> None:
-        """Have the outcome of a delivery published; `_on_recorded` comes behind."""
-        with self.lock:
-            publisher, flight = self.recording.get(tag, (None, None))
-        if publisher is not None and flight is not None and generation == self.generation:
-            publisher.link.post(publisher.submit, flight, functools.partial(self._tell_recorded, generation, tag))
-
-    def close_descriptors(self) -> None:
-        """Let go of the descriptors. An I/O thread that a frozen server still holds up can't wake anybody then."""
-        with self.lock:
-            self._is_readable = True
-        os.close(self.read_end)
-        os.close(self._write_end)
 
     # What follows runs on the I/O thread.
 
@@ -120,70 +93,30 @@ class Intake:
 
     def want(self, room: int) -> None:
         """Subscribe for as many more deliveries as the owner has room for and none are on their way."""
-        if self._channel is None:
+        lane = self._lane
+        if lane is None:
             return
-        on_their_way = sum(subscription == self._subscription for subscription in self._open.values())
-        more = min(room - max(0, self.capacity - on_their_way), self.limit - self.capacity)
-        if more > 0:
-            self.capacity += more
-            self._spawn(self._subscribe(self._channel, self.queues, more))
+        on_their_way = sum(hold.subscription == self._subscription for hold in lane.open.values())
+        self._widen(lane, min(room - max(0, self.capacity - on_their_way), self.limit - self.capacity))
 
-    def let_go(self, generation: int, acks: Sequence[int], nacks: Sequence[int]) -> None:
-        """Acknowledge and give back deliveries."""
-        channel = self._channel
-        if generation != self.generation or channel is None or not channel.is_open:
-            return  # the server has taken them back already
-        for tag in nacks:
-            self._open.pop(tag, None)
-            channel.raw.basic_nack(tag, requeue=True)
-        waiting = set(acks)
-        span = 0
-        for tag in self._open:  # in order: those at the front go in one acknowledgement
-            if tag not in waiting:
-                break
-            span = tag
-        if span:
-            channel.raw.basic_ack(span, multiple=True)
-        for tag in acks:
-            del self._open[tag]
-            if tag > span:
-                channel.raw.basic_ack(tag)
+    async def finish(self, _: Connection) -> None:
+        """Receive nothing more, and store the outcomes that are on their way, suspects given back among them."""
+        if self._lane is not None:
+            await self._cancel(self._lane.channel, self._drop_subscriptions())
+        await self._renewal.stop()
+        with self.bell.lock:
+            held = [delivery for _, delivery in self.arrived] + list(self.holds.taken.values())
+            self.arrived.clear()
+            self.holds.taken.clear()
+        again = [delivery for delivery in held if delivery.message.is_suspect or self._is_leased(delivery)]
+        self.holds.give_back((delivery.receipt, delivery.message) for delivery in again)
+        await self.holds.records.finish()
 
     async def give_back(self, _: Connection) -> None:
         """Give back all that the server waits for, what could not be recorded with it."""
-        self._recall_records()
-        if self._channel is not None and self._channel.is_open:
-            channel, self._channel = self._channel, None
-            channel.raw.basic_nack(0, multiple=True, requeue=True)
-            await channel.close()
-
-    def _tell_recorded(self, generation: int, tag: int) -> None:
-        """Come back from the publisher's thread to this one's."""
-        with contextlib.suppress(DibsError):  # closed meanwhile: the server has taken the delivery back
-            self.link.post(self._on_recorded, generation, tag)
-
-    def _on_recorded(self, generation: int, tag: int) -> None:
-        """Let go of a delivery whose outcome is stored; else try to store it again."""
-        if generation != self.generation or tag not in self.recording:
-            return
-        _, flight = self.recording[tag]
-        if flight.is_stored:
-            self.let_go(generation, [tag], [])
-            with self.lock:
-                del self.recording[tag]
-                self.lock.notify_all()
-            return
-        _log.error("An outcome can't be stored; trying on. queue=%s error=%s", ", ".join(flight.queues), flight.error)
-        flight.error, flight.is_over = None, False
-        asyncio.get_running_loop().call_later(_PAUSE, self.record, generation, tag)
-
-    def _recall_records(self) -> None:
-        with self.lock:
-            recording, self.recording = self.recording, {}
-            self.lock.notify_all()
-        for publisher, flight in recording.values():
-            with contextlib.suppress(DibsError):  # a closed publisher publishes nothing anyway
-                publisher.link.post(publisher.recall, flight)
+        self._lane = None
+        await self.holds.close()
+        await self._renewal.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -191,10 +124,10 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
 
     def _tell(self, error: DibsError | None) -> None:
-        with self.lock:
+        with self.bell.lock:
             self.error = error
             self.is_established.set()
-            self.wake()
+            self.bell.ring()
 
     async def _establish(self, connection: Connection, pause: float) -> None:
         """Declare the queues and open a channel; the owner then says how much it has room for."""
@@ -207,19 +140,29 @@ class Intake:
                 self._tell(self._translate(error))
                 self._spawn(self._establish(connection, _PAUSE))
             return
-        self._channel = channel
-        channel.watch(functools.partial(self._on_channel_closed, connection))
+        if not channel.is_open:
+            return  # the connection is lost already
+        self._lane = lane = self.holds.open_lane(channel)
+        channel.watch(functools.partial(self._on_channel_closed, lane))
         channel.raw.add_on_cancel_callback(self._on_cancelled)
+        self._renewal.begin(connection)
+        self._widen(lane, min(len(self.holds.lost), self.limit))  # they are at the front of their queues
         self._tell(None)
+
+    def _widen(self, lane: Lane, more: int) -> None:
+        """Subscribe for so many more deliveries."""
+        if more > 0:
+            self.capacity += more
+            self._spawn(self._subscribe(lane, self.queues, more))
 
     def _translate(self, error: Exception) -> DibsError:
         if isinstance(error, DibsError):
             return error
-        return faults.from_channel(error, self.link.location, f"consuming from {', '.join(self.queues)}")
+        return faults.from_channel(error, self._location, f"consuming from {', '.join(self.queues)}")
 
-    async def _subscribe(self, channel: Channel, queues: Sequence[str], prefetch: int) -> None:
+    async def _subscribe(self, lane: Lane, queues: Sequence[str], prefetch: int) -> None:
         """Add a consumer for each of these queues. Its prefetch is its own: a running one's can't be changed."""
-        subscription = self._subscription
+        subscription, channel = self._subscription, lane.channel
         try:
             await channel.call(channel.raw.basic_qos, prefetch_count=prefetch)
             for queue in queues:
@@ -230,22 +173,26 @@ class Intake:
                 await channel.call(
                     channel.raw.basic_consume,
                     queue=self._topology.names.stored(queue),
-                    on_message_callback=functools.partial(self._on_delivery, queue, subscription),
+                    on_message_callback=functools.partial(self._on_delivery, queue, subscription, lane),
                     consumer_tag=tag,
+                    arguments={"x-consumer-timeout": LONG_RUN},  # from 4.3 on, where a queue has none
                 )
         except exceptions.AMQPError:
             return  # the channel is closed, and has told
 
     def _on_delivery(
-        self, queue: str, subscription: int, _: Any, method: Any, properties: Encoded, body: bytes
+        self, queue: str, subscription: int, lane: Lane, _: Any, method: Any, properties: Encoded, body: bytes
     ) -> None:
         received = wire.decode(properties.data, body, queue, redelivered=method.redelivered)
-        tag = method.delivery_tag
-        self._open[tag] = subscription
-        delivery = Delivery(message=received.message, receipt=(self.generation, tag), returns=received.returns)
-        with self.lock:
+        tag, key = method.delivery_tag, key_of(received.message, received.marks.put)
+        if received.is_again and self.holds.recognise(key, lane, tag, subscription):
+            return
+        hold = Hold(key, subscription)
+        lane.take(hold, tag)
+        delivery = Delivery(message=received.message, receipt=hold, returns=received.returns)
+        with self.bell.lock:
             self.arrived.append((time.monotonic(), delivery))
-            self.wake()
+            self.bell.ring()
         if self._hoard_timer is None:
             self._hoard_timer = asyncio.get_running_loop().call_later(_HOARD_LIMIT, self._check_hoard)
 
@@ -255,68 +202,78 @@ class Intake:
         The subscriptions end with it, else the same messages would come straight back.
         """
         self._hoard_timer = None
-        with self.lock:
+        with self.bell.lock:
             if not self.arrived:
                 return
             rest = self.arrived[0][0] + _HOARD_LIMIT - time.monotonic()
-            if rest > 0:
-                self._hoard_timer = asyncio.get_running_loop().call_later(rest, self._check_hoard)
-                return
+        if rest > 0:
+            self._hoard_timer = asyncio.get_running_loop().call_later(rest, self._check_hoard)
+        elif self._lane is not None:
+            self._spawn(self._give_back_surplus(self._lane.channel, self._drop_subscriptions()))
+
+    def _drop_subscriptions(self) -> Sequence[str]:
+        """Count on nothing from the subscriptions that there are; they are to be cancelled."""
+        with self.bell.lock:
             self.capacity = 0
         self._subscription += 1
         consumers, self._consumers = self._consumers, {}
-        if self._channel is not None:
-            self._spawn(self._give_back_surplus(self._channel, tuple(consumers)))
+        return tuple(consumers)
+
+    async def _cancel(self, channel: Channel, consumers: Sequence[str]) -> None:
+        for tag in consumers:
+            if tag in channel.raw.consumer_tags:  # else the server has ended it, and would not answer
+                await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
 
     async def _give_back_surplus(self, channel: Channel, consumers: Sequence[str]) -> None:
         try:
-            for tag in consumers:
-                if tag in channel.raw.consumer_tags:  # else the server has ended it, and would not answer
-                    await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
+            await self._cancel(channel, consumers)
         except exceptions.AMQPError:
             return  # the channel is closed, and all is given back
-        with self.lock:  # what has come meanwhile, or was taken, is as it should be
+        with self.bell.lock:  # what has come meanwhile, or was taken, is as it should be
             surplus = [delivery for _, delivery in self.arrived if self._is_of_old(delivery)]
             kept = [entry for entry in self.arrived if not self._is_of_old(entry[1])]
             self.arrived.clear()
             self.arrived.extend(kept)
-        self.let_go(self.generation, [], [delivery.receipt[1] for delivery in surplus])
+        self.holds.give_back((delivery.receipt, delivery.message) for delivery in surplus)
 
     def _is_of_old(self, delivery: Delivery) -> bool:
-        return self._open[delivery.receipt[1]] != self._subscription
+        return bool(delivery.receipt.subscription != self._subscription)
+
+    def _is_leased(self, delivery: Delivery) -> bool:
+        lane: Lane | None = delivery.receipt.lane
+        return lane is not None and lane.is_lease
 
     def _on_cancelled(self, frame: Any) -> None:
         """Subscribe again to a queue that was deleted under us; it is declared anew."""
         queue = self._consumers.pop(frame.method.consumer_tag, None)
-        if queue is not None and self._channel is not None:
+        if queue is not None and self._lane is not None:
             _log.warning("A queue was deleted while it was consumed from; it is made again. queue=%s", queue)
             self._topology.forget([queue])
-            self._spawn(self._resubscribe(self._channel, queue))
+            self._spawn(self._resubscribe(self._lane, queue))
 
-    async def _resubscribe(self, channel: Channel, queue: str) -> None:
+    async def _resubscribe(self, lane: Lane, queue: str) -> None:
         await asyncio.sleep(_PAUSE)
         try:
-            await self._topology.ensure(channel.connection, [queue])
+            await self._topology.ensure(lane.channel.connection, [queue])
         except (exceptions.AMQPError, DibsError) as error:
             _log.warning("A queue can't be made again; trying on. queue=%s error=%s", queue, error)
-            if channel.is_open:
-                self._spawn(self._resubscribe(channel, queue))
+            if lane.channel.is_open:
+                self._spawn(self._resubscribe(lane, queue))
             return
         if self.capacity and queue not in self._consumers.values():
-            await self._subscribe(channel, [queue], self.capacity)
+            await self._subscribe(lane, [queue], self.capacity)
 
-    def _on_channel_closed(self, connection: Connection, reason: Exception) -> None:
-        """Forget what came by this channel: the server has taken all of it back."""
-        with self.lock:
-            self.generation += 1
+    def _on_channel_closed(self, lane: Lane, reason: Exception) -> None:
+        """Forget what came by this channel and is in nobody's hands: the server has taken all of it back."""
+        with self.bell.lock:
+            untaken = {delivery.receipt for _, delivery in self.arrived}
             self.capacity = 0
             self.arrived.clear()
-            self.taken.clear()
-        self._recall_records()
-        self._channel = None
+        self.holds.lose(lane, untaken)
+        self._lane = None
         self._subscription += 1
         self._consumers.clear()
-        self._open.clear()
+        connection = lane.channel.connection
         if not connection.is_open:
             return  # the next connection brings a new channel
         _log.warning("The server closed a consumer's channel; what it held comes again. error=%s", reason)
@@ -324,4 +281,5 @@ class Intake:
         if code == faults.ACCESS_REFUSED or (code == faults.NOT_FOUND and not self._topology.may_declare):
             self._tell(self._translate(reason))
         self._topology.forget()
-        self._spawn(self._establish(connection, _PAUSE))
+        is_timeout = self._renewal.learn(reason, is_lease=False)
+        self._spawn(self._establish(connection, 0.0 if is_timeout else _PAUSE))

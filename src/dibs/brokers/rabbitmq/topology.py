@@ -32,8 +32,9 @@ _STEP_MS = int(DELAY_STEP * 1000)
 #: 3.10 reads -1, which is "never" on 4.x, as "at once".
 _MANY_RETURNS = 2**31 - 1
 #: Milliseconds that a job may run: 30 years. Understood from 3.12 on; 0 would mean "at once".
-_LONG_RUN = 10**12
-_QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": _MANY_RETURNS, "x-consumer-timeout": _LONG_RUN}
+LONG_RUN = 10**12
+#: The arguments of every queue of dibs' own.
+QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": _MANY_RETURNS, "x-consumer-timeout": LONG_RUN}
 
 
 class Names:
@@ -63,6 +64,10 @@ class Names:
     def dead(self, queue: str) -> str:
         """Return the name of the queue that holds the dead letters of `queue`."""
         return self.stored(queue) + DEAD_SUFFIX
+
+    def lease(self, consumer: str, queue: str) -> str:
+        """Return the name of the queue by which one consumer renews its hold on messages of `queue`."""
+        return f"{self._prefix}dibs.lease.{consumer}.{queue}"
 
     def level(self, number: int) -> str:
         """Return the name of a delay level's exchange, and of its queue."""
@@ -98,6 +103,8 @@ class Topology:
         """
         self.names = names
         self.may_declare = may_declare
+        #: Queues in a form of others, in which the server's limit on running times holds.
+        self.foreign: set[str] = set()
         self._types = types
         self._queues: set[str] = set()
         self._delayable: set[str] = set()
@@ -147,9 +154,11 @@ class Topology:
 
     async def _declare_queue(self, connection: Connection, queue: str) -> None:
         stored = self.names.stored(queue)
-        arguments = {} if self._types.get(queue) == "classic" else _QUORUM
-        for name, form in ((stored, arguments), (stored + DEAD_SUFFIX, _QUORUM)):
-            await self._declare_or_adopt(connection, name, form)
+        arguments = {} if self._types.get(queue) == "classic" else QUORUM
+        is_ours = await self._declare_or_adopt(connection, stored, arguments)
+        if not is_ours or not arguments:
+            self.foreign.add(queue)
+        await self._declare_or_adopt(connection, stored + DEAD_SUFFIX, QUORUM)
         channel = await Channel.open(connection)
         if not self._has_exchange:
             await channel.call(channel.raw.exchange_declare, exchange=self.names.exchange, durable=True)
@@ -159,8 +168,8 @@ class Topology:
         await channel.close()
         self._queues.add(queue)
 
-    async def _declare_or_adopt(self, connection: Connection, name: str, arguments: dict[str, Any]) -> None:
-        """Declare a queue. Where one of that name exists in another form, it stays as it is."""
+    async def _declare_or_adopt(self, connection: Connection, name: str, arguments: dict[str, Any]) -> bool:
+        """Declare a queue. Where one of that name exists in another form, it stays as it is: returns False."""
         channel = await Channel.open(connection)
         try:
             await channel.call(channel.raw.queue_declare, queue=name, durable=True, arguments=arguments)
@@ -174,8 +183,9 @@ class Topology:
                 name,
                 error.reply_text,
             )
-            return
+            return False
         await channel.close()
+        return True
 
     async def _declare_levels(self, connection: Connection, levels: int) -> None:
         """Declare the delay levels below `levels`, the shortest first: each one leads to the one below."""
@@ -183,7 +193,7 @@ class Topology:
         raw, names = channel.raw, self.names
         if self._levels == 0:
             await channel.call(raw.exchange_declare, exchange=names.lost, exchange_type="fanout", durable=True)
-            await channel.call(raw.queue_declare, queue=names.lost_queue, durable=True, arguments=_QUORUM)
+            await channel.call(raw.queue_declare, queue=names.lost_queue, durable=True, arguments=QUORUM)
             await channel.call(raw.queue_bind, queue=names.lost_queue, exchange=names.lost, routing_key="")
             await channel.call(
                 raw.exchange_declare,
@@ -201,7 +211,7 @@ class Topology:
         """Declare one level: an exchange that sends what has its bit set to wait in its queue, else straight on."""
         raw, name = channel.raw, self.names.level(number)
         below = self.names.level(number - 1) if number else self.names.due
-        arguments = _QUORUM | {
+        arguments = QUORUM | {
             "x-message-ttl": _STEP_MS << number,
             "x-dead-letter-exchange": below,
             "x-dead-letter-strategy": "at-least-once",  # at-most-once lost 15 % in a kill -9 of the server

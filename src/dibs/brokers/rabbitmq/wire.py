@@ -7,6 +7,7 @@ expiration, copies to others, the broker's own marks) travels in one header, `di
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ _ACTING = ("expiration", "user_id", "cluster_id")
 #: Headers that act, or that are the broker's to set.
 _ACTING_HEADERS = frozenset({"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count"})
 _ACTING_PREFIXES = ("x-first-death-", "x-last-death-")
+#: A delay level or a lease queue, in any namespace.
+_OWN_QUEUE = re.compile(r"(?:^|\.)dibs\.(delay|lease)\.")
 #: The last second that has four digits of a year.
 _LAST_SECOND = 253_402_300_799
 
@@ -96,6 +99,8 @@ class Received(msgspec.Struct, frozen=True):
     marks: Marks
     #: How often it was given back before; None where it was, and the queue's type does not count.
     returns: int | None
+    #: Whether somebody had it before.
+    is_again: bool
 
     @property
     def letter(self) -> DeadLetter:
@@ -140,7 +145,9 @@ def encode(message: Message, put: str, burial: Burial | None = None) -> bytes:
 def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Received:
     """Return a message that came from the broker. Never fails, whoever wrote it."""
     properties = fields.decode(data)
-    headers, marks, count = _read_headers(properties.get("headers") or {})
+    table = properties.get("headers") or {}
+    way = _OWN_QUEUE.search(str(table.get("x-first-death-queue")))
+    headers, marks = _read_headers(table, is_own_death=way is not None)
     timestamp = properties.get("timestamp")
     message = Message(
         body=body,
@@ -160,7 +167,13 @@ def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Receiv
         unknown_since=marks.unknown_since,
         error=None if marks.error is None else clip_error(marks.error),
     )
-    return Received(message, marks, (None if redelivered else 0) if count is None else count)
+    returns: int | None = None if redelivered else 0
+    if type(count := table.get("x-delivery-count")) is int:
+        returns = count
+    is_lease = way is not None and way[1] == "lease"
+    if is_lease and returns is not None:
+        returns += 1  # out of the hands of a worker that was lost; what was counted before that is not known
+    return Received(message, marks, returns, redelivered or is_lease)
 
 
 def without_history(message: Message) -> Message:
@@ -236,17 +249,18 @@ def _fit(headers: dict[str, Any]) -> dict[str, Any]:
     return kept | {"dibs-left-out": [name[:100] for name in left_out][:100]}
 
 
-def _read_headers(headers: dict[str, Any]) -> tuple[dict[str, Any], Marks, int | None]:
-    """Return the sender's headers, dibs' own, and the broker's count of returns."""
+def _read_headers(headers: dict[str, Any], *, is_own_death: bool) -> tuple[dict[str, Any], Marks]:
+    """Return the sender's headers and dibs' own.
+
+    What a message is marked with on its way through a queue of dibs' own is nobody's business.
+    """
     marks = {name: value for name, value in headers.items() if name in _CHECKS and _CHECKS[name](value)}
-    count = headers.get("x-delivery-count")
-    is_delayed = ".delay." in str(headers.get("x-first-death-queue"))  # the levels' marks are nobody's business
     kept = {
         name: value
         for name, value in headers.items()
-        if name not in marks and name != "x-delivery-count" and not (is_delayed and _acts(name))
+        if name not in marks and name != "x-delivery-count" and not (is_own_death and _acts(name))
     }
-    return kept, msgspec.convert(marks, Marks), count if type(count) is int else None
+    return kept, msgspec.convert(marks, Marks)
 
 
 def _read_properties(properties: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
