@@ -31,6 +31,20 @@ def work(key: str, seconds: float = 0.0) -> None:
     record(LOG, "end", key)
 
 
+@app.task
+def hog(key: str, seconds: float) -> None:
+    """Keep the GIL for about so long: no other thread of this process runs meanwhile."""
+    record(LOG, "start", key)
+    _sum_for(int(10_000_000 * seconds / _sum_for(10_000_000)))
+    record(LOG, "end", key)
+
+
+def _sum_for(count: int) -> float:
+    began = time.perf_counter()
+    sum(range(count))  # one call of C, which never looks up
+    return time.perf_counter() - began
+
+
 @app.task(queue="async")
 async def awork(key: str, seconds: float = 0.0) -> None:
     """Take so long without blocking the loop."""
