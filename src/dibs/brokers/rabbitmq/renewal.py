@@ -202,7 +202,7 @@ class Renewal:
             header = wire.encode(message, put)
             letters.append(Letter(exchange, self._lease(message.queue), header, message.body, message.id))
             self._holds.expected.expect(key_of(message, put), hold)
-        return Flight(letters, nonce=nonce, queues=frozenset(), delayed=frozenset(), levels=0)
+        return Flight(letters, nonce=nonce, queues=frozenset())
 
     async def _hand_over(self, flight: Flight) -> None:
         publisher, landed = self._publisher(), asyncio.Event()
