@@ -16,6 +16,7 @@ import pika
 from pika import exceptions, frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel as PikaChannel
+from pika.heartbeat import HeartbeatChecker
 
 from dibs.brokers.rabbitmq import fields
 
@@ -41,11 +42,22 @@ class Letter(msgspec.Struct, frozen=True):
     id: str
 
 
+class _Heartbeat(HeartbeatChecker):
+    """Notices a silent peer between one and a half and three heartbeats after its last word.
+
+    pika looks every `heartbeat + 5` seconds: twelve heartbeats late where they are a second apart.
+    """
+
+    def _start_check_timer(self) -> None:
+        self._check_interval = 1.5 * self._timeout  # pyright: ignore[reportAttributeAccessIssue]
+        super()._start_check_timer()  # type: ignore[no-untyped-call]  # pika's
+
+
 class Connection(AsyncioConnection):
-    """A connection with three shortcuts past pika, for messages that it can't read and for speed.
+    """A connection with shortcuts past pika: for messages that it can't read, for speed, and for broken networks.
 
     What is overridden and called here is private to pika: the tests of headers that its decoder raises on, of the
-    number of writes and of every publish guard it.
+    number of writes, of every publish and of packets that vanish guard it.
     """
 
     #: Takes the confirms. pika's registry of callbacks costs more than all the rest of a confirm.
@@ -70,6 +82,20 @@ class Connection(AsyncioConnection):
             frames = frames[sent:]
         if frames:
             self._output_marshaled_frames([frames])  # pyright: ignore[reportAttributeAccessIssue]
+
+    def abort(self) -> None:
+        """End it without a word to a peer that does not answer."""
+        self._terminate_stream(  # pyright: ignore[reportAttributeAccessIssue]
+            exceptions.ConnectionClosedByClient(0, "The server did not answer the goodbye")
+        )
+
+    def _create_heartbeat_checker(self) -> HeartbeatChecker:
+        return _Heartbeat(self, self.params.heartbeat)  # type: ignore[no-untyped-call]  # pika's; `login` sets one
+
+    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
+        """Make pika's own abort what pika checks for: an exception, where it passes on the class of one."""
+        done = conn_or_exc() if isinstance(conn_or_exc, type) else conn_or_exc
+        super()._on_connection_workflow_done(done)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _process_frame(self, frame_value: Any) -> None:
         method = getattr(frame_value, "method", None)
@@ -202,7 +228,7 @@ class Channel:
         if not self.is_open:
             return
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watchers.append(lambda _: closed.set_result(None))
+        self._watchers.append(lambda _: _answer(closed, None))
         self.raw.close()
         await closed
 

@@ -29,8 +29,10 @@ _T = TypeVar("_T")
 
 #: Seconds between tries to connect, after the first try of each host: doubles from the first to the second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
-#: How long a close in good order may take.
-_CLOSE_TIMEOUT = 3.0
+#: How long a connection must last for the outage to be over; one that is cut at once is no better than none.
+_STEADY = 3.0
+#: How long a close in good order may take, and what it takes to see the I/O thread end after that.
+_CLOSE_TIMEOUT, _JOIN_TIMEOUT = 2.0, 3.0
 
 
 class Owner(Protocol):
@@ -62,6 +64,8 @@ class Link:
         random.shuffle(self._parameters)  # so that the clients of a cluster spread over its nodes
         self._connection: Connection | None = None
         self._refusals = 0
+        #: Tries in a row that brought no connection that lasted.
+        self._failures = 0
         self._is_closing = False
         self._task: asyncio.Task[Any] | None = None
         _quieten_pika()
@@ -114,7 +118,7 @@ class Link:
         atexit.unregister(self.close)
         if self._thread.is_alive():
             self.post(self._begin_close)
-            self._thread.join(_CLOSE_TIMEOUT)
+            self._thread.join(_JOIN_TIMEOUT)
 
     # What follows runs on the I/O thread.
 
@@ -142,28 +146,35 @@ class Link:
     async def _serve(self) -> None:
         self._task = asyncio.current_task()
         hosts = itertools.cycle(self._parameters)
-        failures = 0
         while not self._is_closing:
             lost: asyncio.Future[BaseException] = self._loop.create_future()
             try:
                 connection = await connect(next(hosts), lost.set_result)
             except (exceptions.AMQPError, ConnectionError) as error:
-                failures += 1
-                await self._pause(faults.from_login(error, self.location), failures)
+                await self._on_unreachable(faults.from_login(error, self.location))
                 continue
-            if failures:
-                _log.info("Connected to RabbitMQ again. broker=%s", self.location)
-            failures, self.trouble = 0, None
-            self._connection = connection
-            self._tell()
-            self._owner.on_open(connection)
-            reason = await lost
-            self._connection = None
-            self.trouble = faults.from_channel(reason, self.location, "connected")
-            self._owner.on_lost(reason)
-            failures = 0 if self._is_closing else self._warn(1)
+            await self._use(connection, lost)
+            if not self._is_closing:
+                await self._pause()
 
-    async def _pause(self, trouble: BrokerError, failures: int) -> None:
+    async def _use(self, connection: Connection, lost: asyncio.Future[BaseException]) -> None:
+        """Lend the connection to the owner until it is lost."""
+        self._connection, self.trouble = connection, None
+        self._tell()
+        self._owner.on_open(connection)
+        steady = self._loop.call_later(_STEADY, self._end_outage)
+        reason = await asyncio.shield(lost)
+        steady.cancel()
+        self._connection = None
+        self.trouble = faults.from_channel(reason, self.location, "connected")
+        self._owner.on_lost(reason)
+
+    def _end_outage(self) -> None:
+        if self._failures:
+            _log.info("Connected to RabbitMQ again. broker=%s", self.location)
+        self._failures = 0
+
+    async def _on_unreachable(self, trouble: BrokerError) -> None:
         self.trouble = trouble
         if isinstance(trouble, AccessRefused):
             self._refusals += 1
@@ -171,15 +182,16 @@ class Link:
             self._tell()
             self._owner.on_refused(trouble)
             await self._asked.wait()
-        elif failures == 1:
-            self._warn(failures)
-        if failures >= len(self._parameters):
-            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - len(self._parameters), 10))
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+        await self._pause()
 
-    def _warn(self, failures: int) -> int:
-        _log.warning("No connection to RabbitMQ; trying on. error=%s", self.trouble)
-        return failures
+    async def _pause(self) -> None:
+        """Wait before the next try; not before each host had its first one."""
+        self._failures += 1
+        if self._failures == 1 and not isinstance(self.trouble, AccessRefused):
+            _log.warning("No connection to RabbitMQ; trying on. error=%s", self.trouble)
+        if (rounds := self._failures - len(self._parameters)) >= 0:
+            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(rounds, 10))
+            await asyncio.sleep(longest * random.uniform(0.5, 1.0))
 
     def _tell(self) -> None:
         """Wake all that wait for news, and only them."""
@@ -190,6 +202,7 @@ class Link:
         self._is_closing = True
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
+            self._loop.call_later(_CLOSE_TIMEOUT, self._connection.abort)  # packets vanish: no answer ever comes
         elif self._task is not None:
             self._task.cancel()
 
