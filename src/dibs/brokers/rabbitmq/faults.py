@@ -50,6 +50,8 @@ def from_channel(error: BaseException, location: str, doing: str) -> BrokerError
     code, text = code_of(error), text_of(error)
     if code == ACCESS_REFUSED:
         return AccessRefused(f"{location} does not allow {doing}: {text}. Grant this user the permission.")
+    if code == NOT_FOUND and "down or inaccessible" in text:  # a classic queue lives on one node of its cluster
+        return BrokerUnavailable(f"{location} can't serve {doing}: {text}. Start that node, or use quorum queues.")
     if code == NOT_FOUND:
         return BrokerError(f"{location} has nothing of that name for {doing}: {text}.")
     if code in {LOCKED, PRECONDITION_FAILED}:

@@ -15,6 +15,7 @@ from dibs.brokers.rabbitmq.channel import Letter
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LEVELS, LONGEST_DELAY, Names, steps_until
 from dibs.errors import BadOption, BrokerBusy, DibsError, HandoverUncertain
 from dibs.message import Message
+from dibs.names import DEAD_SUFFIX
 
 
 class State(IntEnum):
@@ -55,15 +56,13 @@ class Flight:
         Args:
             letters: what is handed over.
             nonce: what `dibs-put` of each letter begins with; its index follows behind a dash.
-            queues: where they go, without the namespace.
+            queues: where they go, without the namespace; dead letters under their own name.
             later: those of the letters that are delayed, by their index.
         """
         self.letters = letters
         self.nonce = nonce
         self.queues = queues
         self._later = later
-        #: Those of the queues that are reached through the delay levels.
-        self.delayed = frozenset(each.queue for each in later.values())
         #: How many delay levels are needed.
         self.levels = max((each.steps.bit_length() for each in later.values()), default=0)
         self.on_over: Callable[[], object] = bool  # until it is submitted, nobody is to be told
@@ -78,6 +77,8 @@ class Flight:
         #: A task is at work to make its way free.
         self.is_mended = False
         self.failures = 0
+        #: How often trying again was useless, where it is tried on nevertheless.
+        self.refusals = 0
         #: Letters of this round that are neither sent nor answered.
         self.unanswered = 0
 
@@ -151,4 +152,4 @@ def burial_of(message: Message, burial: wire.Burial, names: Names) -> Flight:
     nonce = os.urandom(6).hex()
     header = wire.encode(message, f"{nonce}-0", burial)
     letter = Letter(names.exchange, names.dead(message.queue), header, message.body, message.id)
-    return Flight([letter], nonce=nonce, queues=frozenset({message.queue}))
+    return Flight([letter], nonce=nonce, queues=frozenset({message.queue + DEAD_SUFFIX}))

@@ -7,6 +7,7 @@ connection left open: all of it goes on on the I/O thread, until the caller give
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import threading
@@ -30,6 +31,8 @@ _WINDOW, _WINDOW_BYTES = 2000, 16 * 1024 * 1024
 _TURN = 100
 #: Seconds before what failed is tried again: doubles from the first to the second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+#: Seconds after which a refusal may be a fault of the channel, so that a new one is tried.
+_STALE = 1.0
 #: How long the I/O thread may take to say what became of a flight that the caller gives up.
 _RECALL_TIMEOUT = 1.0
 
@@ -44,7 +47,11 @@ class Publisher:
         self._ready: deque[tuple[Flight, deque[int]]] = deque()
         self._awaited: dict[int, tuple[Flight, int]] = {}
         self._channel: Channel | None = None
-        self._is_blocked = False
+        #: The channel is to be replaced when all that was sent on it is answered; and when it was opened.
+        self._is_stale = False
+        self._opened = 0.0
+        #: Why the server takes nothing now; None: it does.
+        self._alarm: BrokerBusy | None = None
         #: Delivery tags of this channel: the next one, and the lowest that may be unanswered.
         self._next_tag = self._lowest_tag = 1
         self._window_bytes = 0
@@ -66,7 +73,7 @@ class Publisher:
             self.link.post(self._recall, flight, recalled)
             recalled.wait(_RECALL_TIMEOUT)
         if not flight.is_stored:
-            raise flight.failure(self.link.location, timeout, self.link.trouble)
+            raise flight.failure(self.link.location, timeout, self.link.trouble or self._alarm)
 
     def close(self) -> None:
         """Close the connection. Who still waits for a confirm is told."""
@@ -79,6 +86,11 @@ class Publisher:
     def submit(self, flight: Flight, on_over: Callable[[], object]) -> None:
         """Begin to hand a flight over. `on_over` is called when all is stored, or more tries make no sense."""
         flight.on_over = on_over
+        largest = max(len(letter.body) for letter in flight.letters)
+        if self.body_bytes is not None and largest > self.body_bytes:  # it would cost all others their channel
+            text = f"{self.link.location} takes at most {self.body_bytes} bytes; a message has {largest}."
+            self._fail(flight, MessageTooLarge(text))
+            return
         self._flights[flight.nonce] = flight
         self.link.ask()
         self._advance(flight)
@@ -91,8 +103,8 @@ class Publisher:
     def on_open(self, connection: Connection) -> None:
         """Open the confirm channel of a new connection, and send what waits."""
         self.topology.forget()
-        self._is_blocked = False
-        connection.add_on_connection_blocked_callback(lambda *_: self._block())
+        self.body_bytes = self._alarm = None
+        connection.add_on_connection_blocked_callback(lambda _, frame: self._block(frame.method.reason))
         connection.add_on_connection_unblocked_callback(lambda *_: self._unblock())
         self._spawn(self._open_channel(connection, 0))
 
@@ -123,17 +135,22 @@ class Publisher:
             return
         channel.raw.add_on_return_callback(self._on_return)
         self._next_tag = self._lowest_tag = 1
-        self._channel = channel
+        self._channel, self._is_stale, self._opened = channel, False, asyncio.get_running_loop().time()
         channel.watch(self._on_channel_closed)
         for flight in tuple(self._flights.values()):
             if not flight.is_mended:
                 self._advance(flight)
 
+    async def _replace(self, channel: Channel) -> None:
+        with contextlib.suppress(exceptions.AMQPError):  # the connection is lost: the next one opens its own
+            await channel.close()
+            await self._open_channel(channel.connection, 0)
+
     def _advance(self, flight: Flight) -> None:
         """Send what of a flight is not stored; declare first what it needs."""
         if self._channel is None or flight.is_over:
             return  # `_open_channel` comes back to it
-        if not self.topology.has(flight.queues, flight.delayed, flight.levels):
+        if not self.topology.has(flight.queues, flight.levels):
             self._begin_to_mend(flight, 0.0)
             return
         todo = deque(flight.unstored())
@@ -146,13 +163,18 @@ class Publisher:
         channel, ready = self._channel, self._ready
         if channel is None or not channel.is_open:
             return
+        if self._is_stale:
+            if not self._awaited:
+                self._channel = None
+                ready.clear()
+                self._spawn(self._replace(channel))
+            return
         letters: list[Letter] = []
         while ready and len(self._awaited) < _WINDOW and self._window_bytes < _WINDOW_BYTES:
             flight, todo = ready[0]
             if flight.is_over or not todo:
                 ready.popleft()
-            elif self._is_blocked:
-                flight.trouble = BrokerBusy(f"{self.link.location} takes no messages: it is short of memory or disk.")
+            elif self._alarm is not None:
                 break
             else:
                 index = todo.popleft()
@@ -213,6 +235,9 @@ class Publisher:
             flight.trouble = BrokerBusy(
                 f"{self.link.location} refused messages for now: a queue is full or has no leader."
             )
+            # RabbitMQ 3.10 asks the node that led a quorum queue when the channel first published to it, dead or not.
+            if asyncio.get_running_loop().time() - self._opened > _STALE:
+                self._is_stale = True
         self._begin_to_mend(flight, self._pause(flight))
 
     def _begin_to_mend(self, flight: Flight, pause: float) -> None:
@@ -225,7 +250,7 @@ class Publisher:
             await asyncio.sleep(pause)
             channel = self._channel
             if channel is not None and not flight.is_over:
-                await self.topology.ensure(channel.connection, flight.queues, flight.delayed, flight.levels)
+                await self.topology.ensure(channel.connection, flight.queues, flight.levels)
         except exceptions.AMQPError as error:
             trouble = faults.from_channel(error, self.link.location, f"declaring {', '.join(sorted(flight.queues))}")
             if not isinstance(trouble, BrokerUnavailable):
@@ -284,11 +309,13 @@ class Publisher:
         flight.failures += 1
         return pause * random.uniform(0.5, 1.0)
 
-    def _block(self) -> None:
-        self._is_blocked = True
+    def _block(self, reason: str) -> None:
+        self._alarm = BrokerBusy(
+            f"{self.link.location} takes no messages: it is {reason}. Free some of it; all goes on by itself then."
+        )
 
     def _unblock(self) -> None:
-        self._is_blocked = False
+        self._alarm = None
         self._pump()
 
     def _recall(self, flight: Flight, recalled: threading.Event) -> None:

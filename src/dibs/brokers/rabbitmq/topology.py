@@ -6,6 +6,7 @@ deletes one.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -106,36 +107,28 @@ class Topology:
         #: Queues in a form of others, in which the server's limit on running times holds.
         self.foreign: set[str] = set()
         self._types = types
+        #: Queues, and dead letters of queues under their own names.
         self._queues: set[str] = set()
-        self._delayable: set[str] = set()
         self._levels = 0
-        self._has_exchange = False
+        self._has_exchanges = False
 
     def forget(self, queues: Iterable[str] | None = None) -> None:
-        """Take nothing for granted any more: the connection is new, or a message came back."""
-        self._has_exchange = False
-        if queues is None:
-            self._levels = 0
-            self._queues.clear()
-            self._delayable.clear()
-        else:
-            self._queues.difference_update(queues)
-            self._delayable.difference_update(queues)
+        """Take nothing for granted any more: the connection is new. Or only not these: a message came back."""
+        self._has_exchanges = False
+        self._levels = 0
+        self._queues.difference_update(tuple(self._queues) if queues is None else queues)
 
-    def has(self, queues: frozenset[str], delayed: frozenset[str], levels: int) -> bool:
-        """Tell whether these queues, delayed routes and delay levels are known to exist."""
-        if not self.may_declare:
-            return True
-        return queues <= self._queues and delayed <= self._delayable and levels <= self._levels
+    def has(self, queues: frozenset[str], levels: int) -> bool:
+        """Tell whether these queues and so many delay levels are known to exist."""
+        return not self.may_declare or (queues <= self._queues and levels <= self._levels)
 
-    async def ensure(
-        self,
-        connection: Connection,
-        queues: Iterable[str],
-        delayed: Iterable[str] = (),
-        levels: int = 0,
-    ) -> None:
+    async def ensure(self, connection: Connection, queues: Iterable[str], levels: int = 0) -> None:
         """Declare what of these is missing.
+
+        Args:
+            connection: to the server.
+            queues: with their dead letters; or the dead letters alone, under their own name.
+            levels: how many delay levels are needed.
 
         Raises:
             AMQPError: the server refused it, or the connection was lost.
@@ -148,25 +141,56 @@ class Topology:
                 await self._declare_queue(connection, queue)
         if levels > self._levels:
             await self._declare_levels(connection, levels)
-        for queue in delayed:
-            if queue not in self._delayable:
-                await self._bind_delayed(connection, queue)
+
+    async def _declare_exchanges(self, connection: Connection) -> None:
+        """Declare where jobs are published, and where delays end: a queue that is made is bound to both."""
+        channel, names = await Channel.open(connection), self.names
+        raw = channel.raw
+        await channel.call(raw.exchange_declare, exchange=names.exchange, durable=True)
+        await channel.call(raw.exchange_declare, exchange=names.lost, exchange_type="fanout", durable=True)
+        await channel.call(raw.queue_declare, queue=names.lost_queue, durable=True, arguments=QUORUM)
+        await channel.call(raw.queue_bind, queue=names.lost_queue, exchange=names.lost, routing_key="")
+        await channel.call(
+            raw.exchange_declare,
+            exchange=names.due,
+            exchange_type="topic",
+            durable=True,
+            arguments={"alternate-exchange": names.lost},
+        )
+        await channel.close()
+        self._has_exchanges = True
 
     async def _declare_queue(self, connection: Connection, queue: str) -> None:
-        stored = self.names.stored(queue)
+        """Declare and bind a queue, then its dead letters.
+
+        In this order: killed within two seconds, RabbitMQ 3.10 forgets the log of the quorum queue that it made last.
+        """
+        is_dead = queue.endswith(DEAD_SUFFIX)
+        stored = self.names.dead(queue.removesuffix(DEAD_SUFFIX)) if is_dead else self.names.stored(queue)
         arguments = {} if self._types.get(queue) == "classic" else QUORUM
         is_ours = await self._declare_or_adopt(connection, stored, arguments)
-        if not is_ours or not arguments:
+        if not is_dead and not (is_ours and arguments):
             self.foreign.add(queue)
-        await self._declare_or_adopt(connection, stored + DEAD_SUFFIX, QUORUM)
+        if not self._has_exchanges:
+            await self._declare_exchanges(connection)
         channel = await Channel.open(connection)
-        if not self._has_exchange:
-            await channel.call(channel.raw.exchange_declare, exchange=self.names.exchange, durable=True)
-            self._has_exchange = True
-        for name in (stored, stored + DEAD_SUFFIX):
-            await channel.call(channel.raw.queue_bind, queue=name, exchange=self.names.exchange, routing_key=name)
+        bind = functools.partial(channel.call, channel.raw.queue_bind, queue=stored)
+        await bind(exchange=self.names.exchange, routing_key=stored)
+        if not is_dead:  # one word for each delay level, so that `eu.mail` is not `mail`
+            await bind(exchange=self.names.due, routing_key="*." * LEVELS + stored)
         await channel.close()
         self._queues.add(queue)
+        if not is_dead and queue + DEAD_SUFFIX not in self._queues:
+            await self._declare_dead(connection, queue + DEAD_SUFFIX)
+
+    async def _declare_dead(self, connection: Connection, queue: str) -> None:
+        """Declare a queue of dead letters. Who may not can still do all else: a dead letter says so when it comes."""
+        try:
+            await self._declare_queue(connection, queue)
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != faults.ACCESS_REFUSED:
+                raise
+            _log.warning("Dead letters have no place yet, and this user may not make one. error=%s", error.reply_text)
 
     async def _declare_or_adopt(self, connection: Connection, name: str, arguments: dict[str, Any]) -> bool:
         """Declare a queue. Where one of that name exists in another form, it stays as it is: returns False."""
@@ -189,19 +213,9 @@ class Topology:
 
     async def _declare_levels(self, connection: Connection, levels: int) -> None:
         """Declare the delay levels below `levels`, the shortest first: each one leads to the one below."""
+        if not self._has_exchanges:
+            await self._declare_exchanges(connection)
         channel = await Channel.open(connection)
-        raw, names = channel.raw, self.names
-        if self._levels == 0:
-            await channel.call(raw.exchange_declare, exchange=names.lost, exchange_type="fanout", durable=True)
-            await channel.call(raw.queue_declare, queue=names.lost_queue, durable=True, arguments=QUORUM)
-            await channel.call(raw.queue_bind, queue=names.lost_queue, exchange=names.lost, routing_key="")
-            await channel.call(
-                raw.exchange_declare,
-                exchange=names.due,
-                exchange_type="topic",
-                durable=True,
-                arguments={"alternate-exchange": names.lost},
-            )
         for number in range(self._levels, levels):
             await self._declare_level(channel, number)
         await channel.close()
@@ -222,12 +236,3 @@ class Topology:
         await channel.call(raw.queue_declare, queue=name, durable=True, arguments=arguments)
         await channel.call(raw.queue_bind, queue=name, exchange=name, routing_key=f"{skipped}1.#")
         await channel.call(raw.exchange_bind, destination=below, source=name, routing_key=f"{skipped}0.#")
-
-    async def _bind_delayed(self, connection: Connection, queue: str) -> None:
-        """Bind the queue to the end of the levels: one word for each level, so that `eu.mail` is not `mail`."""
-        stored = self.names.stored(queue)
-        channel = await Channel.open(connection)
-        key = "*." * LEVELS + stored
-        await channel.call(channel.raw.queue_bind, queue=stored, exchange=self.names.due, routing_key=key)
-        await channel.close()
-        self._delayable.add(queue)
