@@ -77,8 +77,6 @@ class Flight:
         #: A task is at work to make its way free.
         self.is_mended = False
         self.failures = 0
-        #: How often trying again was useless, where it is tried on nevertheless.
-        self.refusals = 0
         #: Letters of this round that are neither sent nor answered.
         self.unanswered = 0
 

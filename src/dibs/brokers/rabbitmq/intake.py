@@ -27,7 +27,7 @@ from dibs.brokers.rabbitmq.link import Link
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.renewal import Renewal
 from dibs.brokers.rabbitmq.topology import LONG_RUN, Topology
-from dibs.errors import AccessRefused, DibsError
+from dibs.errors import AccessRefused, BrokerUnavailable, DibsError
 from dibs.message import Delivery
 from dibs.url import Address
 
@@ -35,8 +35,8 @@ _log = logging.getLogger("dibs.rabbitmq")
 
 #: Seconds that a delivery may lie untaken here while another worker may be idle (P5).
 _HOARD_LIMIT = 0.05
-#: Seconds before a refused subscription is tried again.
-_PAUSE = 1.0
+#: Seconds before a refused subscription is tried again: doubles from the first to the second.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 #: The largest prefetch that AMQP can say.
 _MOST = 65535
@@ -60,6 +60,8 @@ class Intake:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane: Lane | None = None
         self._consumers: dict[str, str] = {}
+        #: Queues whose subscriptions the server ended; they are made again.
+        self._cancelled: set[str] = set()
         self._subscription = 0
         self._hoard_timer: asyncio.TimerHandle | None = None
         self.bell = Bell()
@@ -133,7 +135,7 @@ class Intake:
         """Declare the queues and open a channel; the owner then says how much it has room for."""
         await asyncio.sleep(pause)
         try:
-            await self._topology.ensure(connection, self.queues)
+            missing = [queue for queue in self.queues if not await self._has(connection, queue)]
             channel = await Channel.open(connection)
         except (exceptions.AMQPError, DibsError) as error:
             if connection.is_open:  # else the next one brings a new try
@@ -145,6 +147,8 @@ class Intake:
         self._lane = lane = self.holds.open_lane(channel)
         channel.watch(functools.partial(self._on_channel_closed, lane))
         channel.raw.add_on_cancel_callback(self._on_cancelled)
+        for queue in missing:
+            self._begin_to_resubscribe(lane, queue)
         self._renewal.begin(connection)
         self._widen(lane, min(len(self.holds.lost), self.limit))  # they are at the front of their queues
         self._tell(None)
@@ -153,7 +157,18 @@ class Intake:
         """Subscribe for so many more deliveries."""
         if more > 0:
             self.capacity += more
-            self._spawn(self._subscribe(lane, self.queues, more))
+            queues = [queue for queue in self.queues if queue not in self._cancelled]
+            self._spawn(self._subscribe(lane, queues, more))
+
+    async def _has(self, connection: Connection, queue: str) -> bool:
+        """Declare a queue. False: its node is down, which must not keep us from the others."""
+        try:
+            await self._topology.ensure(connection, [queue])
+        except exceptions.ChannelClosedByBroker as error:
+            if not isinstance(self._translate(error), BrokerUnavailable):
+                raise
+            return False
+        return True
 
     def _translate(self, error: Exception) -> DibsError:
         if isinstance(error, DibsError):
@@ -244,22 +259,32 @@ class Intake:
         return lane is not None and lane.is_lease
 
     def _on_cancelled(self, frame: Any) -> None:
-        """Subscribe again to a queue that was deleted under us; it is declared anew."""
+        """Subscribe again to a queue that was deleted under us, or whose node died; it is declared anew."""
         queue = self._consumers.pop(frame.method.consumer_tag, None)
-        if queue is not None and self._lane is not None:
-            _log.warning("A queue was deleted while it was consumed from; it is made again. queue=%s", queue)
-            self._topology.forget([queue])
-            self._spawn(self._resubscribe(self._lane, queue))
+        if queue is None or self._lane is None or queue in self._cancelled:
+            return  # of several subscriptions to it each one is told
+        self._topology.forget([queue])
+        self._begin_to_resubscribe(self._lane, queue)
 
-    async def _resubscribe(self, lane: Lane, queue: str) -> None:
-        await asyncio.sleep(_PAUSE)
+    def _begin_to_resubscribe(self, lane: Lane, queue: str) -> None:
+        self._cancelled.add(queue)
+        _log.warning(
+            "A queue was deleted while it was consumed from, or its node died; it is made again. queue=%s", queue
+        )
+        self._spawn(self._resubscribe(lane, queue, _PAUSE))
+
+    async def _resubscribe(self, lane: Lane, queue: str, pause: float) -> None:
+        await asyncio.sleep(pause)
+        if not lane.channel.is_open:
+            return  # a new one subscribes to all
         try:
             await self._topology.ensure(lane.channel.connection, [queue])
         except (exceptions.AMQPError, DibsError) as error:
-            _log.warning("A queue can't be made again; trying on. queue=%s error=%s", queue, error)
             if lane.channel.is_open:
-                self._spawn(self._resubscribe(lane, queue))
+                _log.warning("A queue can't be made again; trying on. queue=%s error=%s", queue, error)
+                self._spawn(self._resubscribe(lane, queue, min(2 * pause, _LONGEST_PAUSE)))
             return
+        self._cancelled.discard(queue)
         if self.capacity and queue not in self._consumers.values():
             await self._subscribe(lane, [queue], self.capacity)
 
@@ -273,6 +298,7 @@ class Intake:
         self._lane = None
         self._subscription += 1
         self._consumers.clear()
+        self._cancelled.clear()
         connection = lane.channel.connection
         if not connection.is_open:
             return  # the next connection brings a new channel

@@ -19,8 +19,8 @@ from dibs.errors import DibsError
 
 _log = logging.getLogger("dibs.rabbitmq")
 
-#: Seconds before a refused record is tried again.
-_PAUSE = 1.0
+#: Seconds before a refused record is tried again: doubles from the first to the second.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
 class Records:
@@ -32,6 +32,8 @@ class Records:
         self._on_stored = on_stored
         #: In hand, and not let go of before their record is stored.
         self._waiting: set[Hold] = set()
+        #: Those of them that were refused, with how often.
+        self._refused: dict[Hold, int] = {}
         #: With the publisher.
         self._underway: dict[Hold, tuple[Publisher, Flight]] = {}
         self._is_idle = asyncio.Event()
@@ -58,13 +60,14 @@ class Records:
             publisher.link.post(_recall_unsent, publisher, flight, come_back(self._on_recalled, hold))
 
     async def finish(self) -> None:
-        """Wait until all is stored."""
+        """Wait until all is stored, save what is refused again and again."""
         await self._is_idle.wait()
 
     def give_up(self) -> None:
         """Store nothing more. What was sent may still be stored."""
         underway, self._underway = self._underway, {}
         self._waiting.clear()
+        self._refused.clear()
         for publisher, flight in underway.values():
             with contextlib.suppress(DibsError):  # a closed publisher publishes nothing anyway
                 publisher.link.post(publisher.recall, flight)
@@ -78,9 +81,17 @@ class Records:
             self._done_waiting(hold)
             self._on_stored(hold)
         elif hold in self._waiting:
-            queues = ", ".join(flight.queues)
-            _log.error("An outcome can't be stored; trying on. queue=%s error=%s", queues, flight.error)
-            asyncio.get_running_loop().call_later(_PAUSE, self._again, hold)
+            self._on_refused(hold, flight)
+
+    def _on_refused(self, hold: Hold, flight: Flight) -> None:
+        refusals = self._refused.get(hold, 0)
+        self._refused[hold] = refusals + 1
+        pause = min(_LONGEST_PAUSE, _PAUSE * 2 ** min(refusals, 10))
+        job, queues = flight.letters[0].id, ", ".join(flight.queues)
+        text = "An outcome can't be stored; trying again in %.0f s. job=%s queue=%s error=%s"
+        _log.error(text, pause, job, queues, flight.error)
+        self._look_if_idle()
+        asyncio.get_running_loop().call_later(pause, self._again, hold)
 
     def _on_recalled(self, hold: Hold) -> None:
         self._underway.pop(hold, None)
@@ -92,7 +103,11 @@ class Records:
 
     def _done_waiting(self, hold: Hold) -> None:
         self._waiting.discard(hold)
-        if not self._waiting:
+        self._refused.pop(hold, None)
+        self._look_if_idle()
+
+    def _look_if_idle(self) -> None:
+        if len(self._refused) == len(self._waiting):
             self._is_idle.set()
 
 
