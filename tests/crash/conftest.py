@@ -20,12 +20,13 @@ from tests.worlds import World
 class Stage:
     """The producer's side and the workers of one test."""
 
-    def __init__(self, world: World, directory: Path, stack: ExitStack) -> None:
+    def __init__(self, world: World, directory: Path, stack: ExitStack, *, handover_timeout: float = 30.0) -> None:
         self.world = world
+        self._handover_timeout = handover_timeout
         self.directory = directory
         self._stack = stack
         self._log = directory / "evidence.tsv"
-        self._namespace = f"t{new_id()[-12:]}"
+        self.namespace = f"t{new_id()[-12:]}"
         self.app = self._make_app()
 
     def worker(self, *arguments: str, module: str = "tasks") -> Worker:
@@ -34,7 +35,7 @@ class Stage:
 
     def start_worker(self, *arguments: str, module: str = "tasks") -> Worker:
         """Start a worker, which may not live for long."""
-        env = {"DIBS_TEST_NAMESPACE": self._namespace, "DIBS_TEST_LOG": str(self._log)}
+        env = {"DIBS_TEST_NAMESPACE": self.namespace, "DIBS_TEST_LOG": str(self._log)}
         made = Worker(
             f"tests.crash.{module}:app",
             "--url",
@@ -63,7 +64,7 @@ class Stage:
 
     def _make_app(self) -> Dibs:
         """Return an app with the same tasks, queues and namespace as the workers', on this test's broker."""
-        app = Dibs(self.world.url, namespace=self._namespace)
+        app = Dibs(self.world.url, namespace=self.namespace, handover_timeout=self._handover_timeout)
         for task in (*tasks.app.tasks.values(), *plain_tasks.app.tasks.values()):
             app.task(name=task.name, queue=task.options.queue)(task.function)
         app.queue("plain", type="classic")

@@ -11,7 +11,7 @@ import signal
 import stat
 import time
 
-from dibs import Backoff, Dibs, Message, current_job
+from dibs import Backoff, Bury, Dibs, Message, current_job
 from tests.evidence import record
 
 app = Dibs(namespace=os.environ.get("DIBS_TEST_NAMESPACE", ""))
@@ -100,6 +100,22 @@ def die_once(key: str) -> None:
     if job.attempt == 1 and job.last_error is None:
         os.kill(os.getpid(), signal.SIGKILL)
     record(LOG, "end", key)
+
+
+@app.task(backoff=Backoff(first=0.2, factor=1, jitter=False))
+def fail_once(key: str) -> None:
+    """Raise at the first run only."""
+    record(LOG, "start", key)
+    if current_job().attempt == 1:
+        raise ValueError(key)
+    record(LOG, "end", key)
+
+
+@app.task
+def bury(key: str) -> None:
+    """Be set aside."""
+    record(LOG, "start", key)
+    raise Bury(key)
 
 
 @app.task

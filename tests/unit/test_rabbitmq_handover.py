@@ -14,6 +14,7 @@ from dibs.broker import Queue
 from dibs.brokers import connect
 from dibs.brokers.rabbitmq import RabbitBroker
 from dibs.brokers.rabbitmq.channel import Channel
+from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.errors import (
     AccessRefused,
     BadName,
@@ -26,7 +27,9 @@ from dibs.errors import (
     HandoverUncertain,
     MessageTooLarge,
 )
-from dibs.outcome import Done
+from dibs.message import new_id
+from dibs.outcome import Dead, Done, RetryIn
+from tests.proxy import Proxy
 from tests.rabbit_node import Node
 from tests.waiting import job, receive, until
 from tests.worlds_rabbitmq import RabbitWorld
@@ -234,7 +237,7 @@ def test_a_full_queue_is_tried_again_until_there_is_room(world: RabbitWorld) -> 
     arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
     with world.channel() as channel:
         channel.queue_declare(world.stored("small"), durable=True, arguments=arguments)
-    impatient, patient = world.open(handover_timeout=0.5), world.open(handover_timeout=20.0)
+    impatient, patient = world.open(handover_timeout=1.5), world.open(handover_timeout=20.0)
 
     with pytest.raises((BrokerBusy, HandoverUncertain)):
         for _ in range(10):
@@ -388,3 +391,89 @@ def test_what_was_sent_and_never_answered_for_is_in_doubt(world: RabbitWorld, ra
     (error,) = caught
     assert isinstance(error, HandoverUncertain)
     assert error.ids == ("one", "two")
+
+
+def test_a_connection_that_is_cut_again_and_again_is_told_once(
+    rabbit_node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(rabbit_node.port) as proxy:
+        broker = connect(proxy.url(), namespace=new_id())
+        broker.send([job("a")])
+        for _ in range(5):
+            until(lambda: proxy.connections > 0)
+            proxy.cut()
+        broker.send([job("a")])
+        broker.close()
+
+    assert [record.levelname for record in caplog.records if record.name == "dibs.rabbitmq"] == ["WARNING"]
+
+
+def test_closing_takes_seconds_where_packets_vanish(rabbit_node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    with Proxy(rabbit_node.port) as proxy:
+        established = connect(proxy.url(), namespace=new_id())
+        established.send([job("a")])
+        with proxy.silence():
+            connecting = connect(proxy.url(), handover_timeout=0.5)
+            with pytest.raises(BrokerUnavailable):
+                connecting.send([job("a")])
+
+            for broker in (established, connecting):
+                broker.close()
+
+            assert "dibs-rabbitmq-publisher" not in {thread.name for thread in threading.enumerate()}
+    assert not caplog.records
+
+
+def test_an_outcome_that_is_too_large_for_the_server_holds_up_no_other(
+    world: RabbitWorld, rabbit_node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = world.open()
+    broker.send([job("a", bytes(2000), id="large"), job("a", b"{}", id="small")])
+    consumer = broker.consume(["a"], limit=3)
+    held = {delivery.message.id: delivery for delivery in receive(consumer, 2)}
+
+    rabbit_node.ctl("eval", "application:set_env(rabbit, max_message_size, 1000).")
+    try:
+        renewed = world.open()  # the limit is that of channels opened after it was set
+        assert isinstance(renewed, RabbitBroker)
+        assert isinstance(consumer, RabbitConsumer)
+        consumer._publisher = renewed._publisher
+        consumer.settle([(held["large"], RetryIn(0.0, held["large"].message))])
+        until(lambda: "can't be stored" in caplog.text)
+        consumer.settle([(held["small"], RetryIn(0.0, held["small"].message))])
+        (small,) = receive(consumer, 1)
+        consumer.settle([(small, Dead("failed", "boom"))])
+        until(lambda: len(broker.dead("a", limit=2)) == 1)
+        consumer.close()  # does not wait for what is refused for good
+    finally:
+        rabbit_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+
+    (large,) = receive(broker.consume(["a"], limit=2), 2, within=1.0)
+    assert large.message.id == "large"
+    assert caplog.text.count("can't be stored") < 4
+
+
+def test_a_dead_letter_without_a_place_holds_up_no_other_outcome(
+    world: RabbitWorld, rabbit_node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.open().send([job("a", id="dead"), job("a", id="retried")])
+    with rabbit_node.user("worker", configure=".*", write=".*", read=".*") as url:
+        broker = connect(url, namespace=world.namespace)
+        consumer = broker.consume(["a"], limit=2)
+        held = {delivery.message.id: delivery for delivery in receive(consumer, 2)}
+        with world.channel() as channel:
+            channel.queue_delete(world.stored("a.dead"))
+        rabbit_node.ctl("set_permissions", "worker", r"^(?!.*\.a\.dead$)", ".*", ".*")
+
+        consumer.settle([(held["dead"], Dead("failed", "boom"))])
+        until(lambda: "can't be stored" in caplog.text)
+        consumer.settle([(held["retried"], RetryIn(0.0, held["retried"].message))])
+        (retried,) = receive(consumer, 1)
+        consumer.settle([(retried, Done())])
+        rabbit_node.ctl("set_permissions", "worker", ".*", ".*", ".*")
+        until(lambda: [queue.dead for queue in broker.queues()] == [1])
+        broker.close()
+
+    assert retried.message.id == "retried"
+    assert "a.dead" in caplog.text
+    assert caplog.text.count("can't be stored") < 4
