@@ -144,7 +144,11 @@ def test_a_server_that_is_restarted_and_killed_under_load_loses_nothing(stage: S
     for worker in workers:
         assert_calm(worker, outages=2)
     assert_calm(late.wait_ready())
-    assert (command.wait(30), "Traceback" in (command.communicate()[0] or "")) == (0, False)
+    said, _ = command.communicate(timeout=60)
+    assert command.returncode == 0 or (
+        command.returncode == 1 and "can't be reached" in said
+    )  # slower than its patience
+    assert "Traceback" not in said
 
 
 def test_a_connection_may_be_cut_at_any_moment(make_stage: Callable[[str], Stage], proxy: Proxy) -> None:
