@@ -38,7 +38,9 @@ FLOORS = {
     "dibs.app": 4,
     "dibs.loading": 4,
     "dibs.worker": 5,
+    "dibs.trial": 5,
     "dibs.demo": 6,
+    "dibs.chaos": 6,
     "dibs.cli": 7,
     "dibs": 7,
 }

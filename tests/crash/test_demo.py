@@ -62,7 +62,7 @@ def test_the_demo_keeps_every_promise_and_shows_it(url: str | None, tmp_path: Pa
 
 def test_a_demo_that_is_ended_early_leaves_nothing_behind(tmp_path: Path) -> None:
     with subprocess.Popen(COMMAND, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE) as process:
-        until(lambda: bool(list(tmp_path.glob("*/evidence.jsonl"))))
+        until(lambda: bool(list(tmp_path.glob("*/evidence/*"))))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
 
         process.send_signal(signal.SIGTERM)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
-from pathlib import Path
-
 import msgspec
 import pytest
 
-from dibs.demo import evidence
-from dibs.demo.evidence import Event
 from dibs.demo.history import History, Kill, Run, Sent, collect
-from dibs.demo.screen import Screen
 from dibs.demo.timeline import PLAIN, Timeline, text_of
-from dibs.demo.verdict import Ending, Line, judge, table
+from dibs.demo.verdict import Ending, judge
+from dibs.trial.evidence import Event
+from dibs.trial.table import Line, table
 
 SENT = (Sent("A", 1.0, 9.0), Sent("B", 2.0, 9.0), Sent("C", 3.0, 9.0), Sent("D", 1.0, 12.5))
 #: Worker 2 is killed in the middle of C, while worker 1 has nothing to do and worker 3 is busy.
@@ -154,19 +149,6 @@ def test_the_ideal_is_bound_by_the_work_and_by_the_longest_job() -> None:
     assert by_work.ideal == pytest.approx(7.5)
 
 
-def test_the_log_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-
-    evidence.write(log, "start", 1, "A")
-    evidence.write(log, "end", 1, "A")
-
-    assert [(event.kind, event.worker, event.pid, event.job) for event in evidence.read(log)] == [
-        ("start", 1, os.getpid(), "A"),
-        ("end", 1, os.getpid(), "A"),
-    ]
-    assert evidence.read(tmp_path / "none") == []
-
-
 def test_an_end_belongs_to_the_last_run_of_its_worker() -> None:
     events = [
         Event("ready", 1.0, 1, 11),
@@ -180,41 +162,3 @@ def test_an_end_belongs_to_the_last_run_of_its_worker() -> None:
 
     assert history.runs == [Run("A", 1, 2.0, None), Run("A", 2, 3.0, 4.0)]
     assert history.again == Run("A", 2, 3.0, 4.0)
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    coloured, file, plain = Terminal(), io.StringIO(), Terminal()
-
-    Screen(coloured).line(("red", "31"))
-    Screen(file).line(("red", "31"))
-    monkeypatch.setenv("NO_COLOR", "1")
-    Screen(plain).line(("red", "31"))
-
-    assert coloured.getvalue() == "\x1b[31mred\x1b[0m\n"
-    assert file.getvalue() == plain.getvalue() == "red\n"
-
-
-def test_the_progress_line_is_overwritten_on_a_terminal_and_absent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", "1")
-    terminal, file = Terminal(), io.StringIO()
-
-    for out in (terminal, file):
-        screen = Screen(out)
-        screen.transient("1 of 2")
-        screen.transient("2 of 2")
-        screen.line("done")
-
-    assert terminal.getvalue() == "1 of 2\r\x1b[2K2 of 2\r\x1b[2Kdone\n"
-    assert file.getvalue() == "done\n"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
-from dibs.demo.tasks import LOG_VARIABLE, WORKER_VARIABLE
+from dibs.trial.evidence import environment
+from dibs.trial.process import Process
 
 #: Seconds that workers get to end in order.
 _PATIENCE = 10.0
@@ -22,7 +21,7 @@ class Fleet:
         self._directory = directory
         self._url = url
         self._log = log
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: list[Process] = []
 
     def __enter__(self) -> Fleet:
         return self
@@ -32,7 +31,6 @@ class Fleet:
     ) -> None:
         for worker in self._workers:
             worker.kill()
-            worker.wait()
 
     @property
     def pids(self) -> list[int]:
@@ -42,53 +40,26 @@ class Fleet:
     @property
     def is_alive(self) -> bool:
         """Whether every worker runs that was not killed."""
-        return all(worker.poll() in (None, -signal.SIGKILL) for worker in self._workers)
+        return all(worker.code in (None, -signal.SIGKILL) for worker in self._workers)
 
     def start(self) -> None:
         """Start one more worker: one executor with one slot."""
         number = len(self._workers) + 1
-        # The URL may hold a password, and everybody on the machine can read a process's arguments. -P: a file of
-        # the user's named like a module must not shadow it.
-        env = {WORKER_VARIABLE: str(number), LOG_VARIABLE: str(self._log), "DIBS_URL": self._url}
-        with self._output(number).open("wb") as output:
-            self._workers.append(
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-P",
-                        "-m",
-                        "dibs.cli.main",
-                        "worker",
-                        "dibs.demo.tasks:app",
-                        "-p",
-                        "1",
-                        "-c",
-                        "1",
-                    ],
-                    env={**os.environ, **env},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                )
-            )
+        env = environment(self._log, number) | {"DIBS_URL": self._url}
+        command = ("dibs.cli.main", "worker", "dibs.demo.tasks:app", "-p", "1", "-c", "1")
+        self._workers.append(Process(*command, env=env, output=self._directory / f"worker-{number}.log"))
 
     def kill(self, number: int) -> None:
         """Kill a worker's supervisor (SIGKILL); that its executor dies with it is its own business."""
-        self._workers[number - 1].kill()
+        self._workers[number - 1].signal(signal.SIGKILL)
 
     def stop(self) -> bool:
         """Tell all to stop (SIGTERM) and wait for their ends; tell whether they ended in order."""
         for worker in self._workers:
-            worker.terminate()
-        try:
-            return all(worker.wait(_PATIENCE) in (0, -signal.SIGKILL) for worker in self._workers)
-        except subprocess.TimeoutExpired:
-            return False
+            worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE
+        return all(worker.wait(deadline - time.monotonic()) in (0, -signal.SIGKILL) for worker in self._workers)
 
     def said(self) -> str:
         """Return the workers' output, for when something went wrong."""
-        numbers = range(1, len(self._workers) + 1)
-        return "\n".join(f"--- worker {number}\n{self._output(number).read_text()}" for number in numbers)
-
-    def _output(self, number: int) -> Path:
-        return self._directory / f"worker-{number}.log"
+        return "\n".join(f"--- worker {number}\n{worker.said()}" for number, worker in enumerate(self._workers, 1))

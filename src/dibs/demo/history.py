@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
-from dibs.demo.evidence import Event
+from dibs.trial.evidence import Event
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -177,15 +177,15 @@ class History(msgspec.Struct, frozen=True):
 
 
 def collect(sent: Sequence[Sent], events: Sequence[Event], kill: Kill) -> History:
-    """Return the history that the log tells; `events` are in order of time."""
+    """Return the history that the evidence tells; `events` are in order of time."""
     ready: dict[int, float] = {}
     runs: list[Run] = []
     for event in events:
         match event.kind:
             case "ready":
-                ready.setdefault(event.worker, event.at)
+                ready.setdefault(event.number, event.at)
             case "start":
-                runs.append(Run(event.job, event.worker, event.at, None))
+                runs.append(Run(event.job, event.number, event.at, None))
             case "end":
                 index = _find(runs, event)
                 runs[index] = msgspec.structs.replace(runs[index], end=event.at)
@@ -195,5 +195,5 @@ def collect(sent: Sequence[Sent], events: Sequence[Event], kill: Kill) -> Histor
 def _find(runs: Sequence[Run], event: Event) -> int:
     """Return the place of the run that an end belongs to: the last one of that job in that worker."""
     return max(
-        index for index, run in enumerate(runs) if (run.job, run.worker, run.end) == (event.job, event.worker, None)
+        index for index, run in enumerate(runs) if (run.job, run.worker, run.end) == (event.job, event.number, None)
     )

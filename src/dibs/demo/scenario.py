@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from urllib.parse import quote
 
 from dibs.broker import Broker
 from dibs.brokers import connect
-from dibs.demo import evidence
 from dibs.demo.fleet import Fleet
 from dibs.demo.history import History, Kill, Run, Sent, collect
-from dibs.demo.screen import Screen
 from dibs.demo.tasks import NAMESPACE, QUEUE, app, work
 from dibs.demo.timeline import DRAWN, PLAIN, Timeline
-from dibs.demo.verdict import RESTART_LIMITS, Ending, judge, table
+from dibs.demo.verdict import RESTART_LIMITS, Ending, judge
 from dibs.errors import UsageError
+from dibs.trial.evidence import Event, Evidence
+from dibs.trial.leaving import signals_as_exit
+from dibs.trial.screen import Screen
+from dibs.trial.table import table
 
 WORKERS = 3
 #: Seconds that each job takes, by its letter. The last one of the first batch is the one whose worker is killed; it
@@ -58,40 +57,28 @@ def run_demo(url: str | None) -> int:
         BrokerError: the broker can't be used.
     """
     logging.getLogger("dibs").addHandler(logging.NullHandler())  # what is wrong in the end is raised
-    with _sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="dibs-demo-") as name:
+    with signals_as_exit(), tempfile.TemporaryDirectory(prefix="dibs-demo-") as name:
         directory = Path(name)
         screen = Screen(sys.stdout)
         place = url or f"sqlite:///{quote(str(directory / 'dibs.db'))}"
         app.use(place)
         try:
-            with Fleet(directory, url=place, log=directory / "evidence.jsonl") as fleet:
-                return _Play(place, directory, fleet, screen).run(is_own=url is None)
+            log = directory / "evidence"
+            log.mkdir()
+            with Fleet(directory, url=place, log=log) as fleet:
+                return _Play(place, log, fleet, screen).run(is_own=url is None)
         finally:
             app.close()
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Have SIGTERM leave by way of the `finally`s, so that no worker and no directory is left behind."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        del frame
-        sys.exit(128 + number)
-
-    former = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 class _Play:
     """One performance."""
 
-    def __init__(self, url: str, directory: Path, fleet: Fleet, screen: Screen) -> None:
+    def __init__(self, url: str, log: Path, fleet: Fleet, screen: Screen) -> None:
         self._url = url
         self._is_file = url.startswith("sqlite:")
-        self._log = directory / "evidence.jsonl"
+        self._evidence = Evidence(log)
+        self._events: list[Event] = []
         self._fleet = fleet
         self._screen = screen
         self._sent: list[Sent] = []
@@ -192,7 +179,8 @@ class _Play:
         self._sent += [Sent(job, seconds, moment) for job, seconds in batch.items()]
 
     def _now(self) -> History:
-        return collect(self._sent, evidence.read(self._log), self._kill)
+        self._events = sorted(self._events + self._evidence.news(), key=lambda event: event.at)
+        return collect(self._sent, self._events, self._kill)
 
     def _wait(self, is_true: Callable[[History], bool], otherwise: str) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -219,7 +207,7 @@ class _Play:
         return self._count(lambda count: count == 0)
 
     def _is_tree_gone(self) -> bool:
-        pids = {event.pid for event in evidence.read(self._log) if event.worker == self._kill.worker}
+        pids = {event.pid for event in self._events if event.number == self._kill.worker}
         return not any(_is_running(pid) for pid in pids)
 
     def _clean_up(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dibs.demo.history import History, Run
-from dibs.demo.screen import Span
+from dibs.trial.screen import Span
 
 _LABEL = 11
 #: SGR codes: for a block's letter and for its body.

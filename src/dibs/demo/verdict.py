@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dibs.demo.history import History
-from dibs.demo.screen import Span
+from dibs.trial.table import Line
 
 #: Seconds within which a dead worker's job is to start again where a slot is free (P3). RabbitMQ promises "as soon
 #: as it sees the connection close", which is no number: this is what a server in reach is held to.
@@ -15,18 +15,6 @@ RESTART_LIMITS = {"sqlite": 0.5, "amqp": 2.0}
 #: Seconds that a slot may lie idle while a job is ready. The promise (P5) is that nobody hoards jobs, and a hoarded
 #: job here would wait for another one's end, up to 2 s. A busy machine alone can cost some 100 ms.
 NEGLECT_LIMIT = 0.5
-
-_KEPT = "32"
-_BROKEN = "1;31"
-
-
-class Line(msgspec.Struct, frozen=True):
-    """A line of the table. `is_kept` is None where nothing is promised."""
-
-    name: str
-    value: str
-    note: str = ""
-    is_kept: bool | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -107,21 +95,3 @@ def _ending(ending: Ending) -> Line:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
-
-
-def table(lines: Sequence[Line], *, has_drawing: bool = True) -> list[list[Span]]:
-    """Return the table as text with colours."""
-    kept, broken = ("✓", "✗") if has_drawing else ("ok", "NO")
-    names = max(len(line.name) for line in lines)
-    values = max(len(line.value) for line in lines)
-    rows: list[list[Span]] = []
-    for line in lines:
-        mark = "" if line.is_kept is None else kept if line.is_kept else broken
-        rows.append(
-            [
-                (f" {line.name.ljust(names)}  {line.value.rjust(values)} ", ""),
-                (mark.ljust(len(kept)), _KEPT if line.is_kept else _BROKEN),
-                (f"  {line.note}", "2"),
-            ]
-        )
-    return rows
