@@ -56,6 +56,11 @@ class Node:
         """The URL for `connect`."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    @property
+    def pid_file(self) -> Path:
+        """Where the running node has written its process id."""
+        return self._directory / "pid"
+
     def start(self) -> None:
         """Start the node and wait until it speaks AMQP. Does nothing where it runs."""
         if self._process is not None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dibs.cli import dead, demo, enqueue, purge, queues, send, worker
+from dibs.cli import chaos, dead, demo, enqueue, purge, queues, send, worker
 from dibs.errors import BrokerError, DibsError
 from dibs.url import mask
 
@@ -22,6 +22,7 @@ exit codes:
   1  the broker or the system could not do it, or a promise of the demo was broken
   2  the command was wrong: options, names, URL, app, JSON
   3  not confirmed: the user said no, or nobody was there to be asked
+  4  dibs chaos found a broken promise: a job was lost, say
   130  interrupted
 
 environment:
@@ -29,7 +30,7 @@ environment:
   DIBS_APP  module:app, where --app is not given
 """
 
-_COMMANDS = (worker, send, enqueue, queues, dead, purge, demo)
+_COMMANDS = (worker, send, enqueue, queues, dead, purge, demo, chaos)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from urllib.parse import quote
 
 from dibs.broker import Broker
@@ -20,7 +23,6 @@ from dibs.demo.timeline import DRAWN, PLAIN, Timeline
 from dibs.demo.verdict import RESTART_LIMITS, Ending, judge
 from dibs.errors import UsageError
 from dibs.trial.evidence import Event, Evidence
-from dibs.trial.leaving import signals_as_exit
 from dibs.trial.screen import Screen
 from dibs.trial.table import table
 
@@ -57,7 +59,7 @@ def run_demo(url: str | None) -> int:
         BrokerError: the broker can't be used.
     """
     logging.getLogger("dibs").addHandler(logging.NullHandler())  # what is wrong in the end is raised
-    with signals_as_exit(), tempfile.TemporaryDirectory(prefix="dibs-demo-") as name:
+    with _signals_as_exit(), tempfile.TemporaryDirectory(prefix="dibs-demo-") as name:
         directory = Path(name)
         screen = Screen(sys.stdout)
         place = url or f"sqlite:///{quote(str(directory / 'dibs.db'))}"
@@ -69,6 +71,22 @@ def run_demo(url: str | None) -> int:
                 return _Play(place, log, fleet, screen).run(is_own=url is None)
         finally:
             app.close()
+
+
+@contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP leave by way of the `finally`s, so that no worker and no directory is left behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(128 + number)
+
+    former = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class _Play:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 
-
 _DIRECTORY, _NUMBER = "DIBS_TRIAL_EVIDENCE", "DIBS_TRIAL_NUMBER"
 
 
