@@ -73,7 +73,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise BadOption(f"--patience {self.patience:g}: must be from 1 to 86400 seconds.")
         if (self.kill_broker is None) != (self.start_broker is None):
             raise BadOption("--kill-broker and --start-broker were not both given: what is killed has to come back.")
-        if self.kill_broker is not None and (self.url or "sqlite:").startswith("sqlite:"):
+        if self.kill_broker is not None and (self.url or "sqlite:").lower().startswith("sqlite:"):
             raise BadOption("--kill-broker: SQLite has no server that could be killed. Name one with --url.")
 
 
