@@ -40,8 +40,9 @@ class Account:
         #: Each job's runs, in order of time.
         self.runs: dict[str, list[Run]] = {}
         self.done: set[str] = set()
-        #: Workers whose executors came up.
+        #: Workers of which an executor came up, and the process ids of all executors that did.
         self.ready: set[int] = set()
+        self.came_up: set[int] = set()
         #: When a producer was last told that a job is stored.
         self.last_told = 0.0
         #: Grows with each job that is stored and each run that ends.
@@ -53,6 +54,7 @@ class Account:
         for event in events:
             if event.kind == "ready":
                 self.ready.add(event.number)
+                self.came_up.add(event.pid)
             elif event.job.startswith(self.first):
                 self.firsts += event.kind == "end"
             elif event.job.startswith(self._prefix):

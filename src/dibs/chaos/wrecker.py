@@ -78,7 +78,10 @@ class Wrecker:
 
     def _kill_executor(self, fault: Fault) -> Strike | None:
         crew = self._crew
-        pids = {pid: worker for worker in crew.workers for pid in crew.executors(worker)}
+        # A worker whose first executor dies while it imports the app takes the app for broken, and ends: no fault of
+        # the queue's. So only those are hit that have come up.
+        there = {pid: worker for worker in crew.workers for pid in crew.executors(worker)}
+        pids = {pid: worker for pid, worker in there.items() if pid in self._account.came_up}
         pid = _pick(fault, sorted(self._account.busy(pids)) or sorted(pids))
         if pid is None:
             return None
