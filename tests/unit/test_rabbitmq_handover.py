@@ -437,7 +437,7 @@ def test_an_outcome_that_is_too_large_for_the_server_holds_up_no_other(
         renewed = world.open()  # the limit is that of channels opened after it was set
         assert isinstance(renewed, RabbitBroker)
         assert isinstance(consumer, RabbitConsumer)
-        consumer._publisher = renewed._publisher
+        consumer._intake.holds.records._publisher = renewed._publisher
         consumer.settle([(held["large"], RetryIn(0.0, held["large"].message))])
         until(lambda: "can't be stored" in caplog.text)
         consumer.settle([(held["small"], RetryIn(0.0, held["small"].message))])

@@ -327,7 +327,7 @@ def test_an_outcome_that_was_not_sent_waits_for_its_job_to_come_back(world: Rabb
 
     with rabbit_node.alarm():
         consumer.settle([(first, retried(first))])  # is sent, and with it the server says that it takes nothing
-        until(lambda: broker._publisher()._is_blocked)
+        until(lambda: broker._publisher()._alarm is not None)
         consumer.settle([(second, retried(second))])
         lose(consumer, by_channel, rabbit_node)
         elsewhere = receive(world.open().consume(["a"], limit=2), 2)
