@@ -45,6 +45,14 @@ def _sum_for(count: int) -> float:
     return time.perf_counter() - began
 
 
+def wait_for_file(key: str, path: str) -> None:
+    """Run until the test makes a file."""
+    record(LOG, "start", key)
+    while not pathlib.Path(path).exists():
+        time.sleep(0.01)
+    record(LOG, "end", key)
+
+
 @app.task(queue="async")
 async def awork(key: str, seconds: float = 0.0) -> None:
     """Take so long without blocking the loop."""

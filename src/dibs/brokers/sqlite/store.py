@@ -73,9 +73,9 @@ class Store:
             self._look()
             self.directory.mkdir(mode=0o700, exist_ok=True)
             self.line = Line(self.directory)
-            #: Open as long as the store is, so that its WAL stays; takes the write lock while a checkpoint runs.
-            self._gate = self.connect(synchronous="FULL")
             try:
+                #: Open as long as the store is, so that its WAL stays; takes the write lock while a checkpoint runs.
+                self._gate = self.connect(synchronous="FULL")
                 self._prepare(self._gate, may_share=may_share)
             except BaseException:
                 for connection in self._connections:
