@@ -34,6 +34,8 @@ class Job:
     place: Place = Place.WAITING
     #: Not before this time, in ms since 1970.
     due: int | None = None
+    #: It came, or is to come, by way of a delay.
+    was_delayed: bool = False
     #: How often its worker died, since it was handed over or recorded.
     returns: int = 0
     #: Its worker was killed: the broker gives it back in its own time.
@@ -78,7 +80,9 @@ class Model:
 
     def enqueue(self, messages: Iterable[Message]) -> None:
         """Messages were handed over."""
-        self.jobs |= {message.body: Job(message, due=message.due) for message in messages}
+        self.jobs |= {
+            message.body: Job(message, due=message.due, was_delayed=bool(message.due)) for message in messages
+        }
 
     def receive(self, delivery: Delivery) -> None:
         """A consumer got this: it was there, it is as it should be, it is not early and nobody else holds it."""
@@ -96,13 +100,13 @@ class Model:
         job = self.of(delivery)
         match outcome:
             case Done():
-                job.place = Place.GONE
-                job.may_be_gone = True
+                self.remove([job])
             case Released():
                 job.place = Place.WAITING
             case RetryIn(delay=delay, message=message):
                 job.place, job.message, job.returns = Place.WAITING, message, 0
                 job.due = began + int(delay * 1000) if delay else None
+                job.was_delayed |= bool(delay)
             case Dead():
                 job.place, job.outcome = Place.DEAD, outcome
 
@@ -118,6 +122,11 @@ class Model:
         for job in map(self.of, settled):
             job.is_in_doubt = True
 
+    def restart(self) -> None:
+        """The server restarted. The end of a delay that it had not noted yet comes again."""
+        for job in self.jobs.values():
+            job.is_in_doubt |= job.was_delayed
+
     def replay(self, jobs: Iterable[Job]) -> None:
         """Dead jobs were put back, as they were sent."""
         for job in jobs:
@@ -128,6 +137,7 @@ class Model:
         """These were deleted."""
         for job in jobs:
             job.place = Place.GONE
+            job.may_be_gone = True
 
     def check_letter(self, letter: DeadLetter) -> None:
         """A dead letter says what its message was and why it is dead."""
