@@ -40,7 +40,7 @@ class SqliteStage(Stage):
 
     def producer(self) -> SqliteBroker:
         """Return a broker that does not wait for long, as another process would have."""
-        return self.world.open(namespace=self._namespace, handover_timeout=1.0)
+        return self.world.open(namespace=self.namespace, handover_timeout=1.0)
 
     def hold(self, worker: Worker) -> Path:
         """Give the worker a job that runs until the file which is returned is made."""
@@ -111,7 +111,7 @@ def stopped_inside(stage: SqliteStage, worker: Worker) -> Iterator[str]:
     """Stop a producer between the first and the last statement of its transaction."""
     script = f"""
 import dibs.brokers
-broker = dibs.brokers.connect({stage.world.url!r}, namespace={stage._namespace!r})
+broker = dibs.brokers.connect({stage.world.url!r}, namespace={stage.namespace!r})
 broker.queues()
 stop = lambda statement: os.kill(os.getpid(), signal.SIGSTOP) if statement == "COMMIT" else None
 broker._open().commits._connection.set_trace_callback(stop)
@@ -336,7 +336,7 @@ def test_a_worker_stopped_inside_its_transaction_is_named_and_its_outcome_counts
     stage.app.broker.send([stage.message("work", "settled"), stage.message("work", "waiting")])
     script = f"""
 import dibs.brokers
-broker = dibs.brokers.connect({stage.world.url!r}, namespace={stage._namespace!r})
+broker = dibs.brokers.connect({stage.world.url!r}, namespace={stage.namespace!r})
 consumer = broker.consume(["default"], limit=1)
 (delivery,) = consumer.receive(1)
 stop = lambda statement: os.kill(os.getpid(), signal.SIGSTOP) if statement == "COMMIT" else None

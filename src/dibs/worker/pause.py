@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 #: Seconds of the first pause and of the longest.
-_FIRST, _LONGEST = 0.5, 30.0
+_FIRST, _LONGEST = 0.5, 10.0
 
 
 class Pause:

@@ -335,7 +335,7 @@ class Supervisor:
             log.warning("handed back unfinished jobs=%s", ids(held))
         self._supply.release(held)
         try:
-            self._supply.close()
+            self._supply.close(max(0.0, self._ending.left or 0.0))
         finally:
             self._end_children([child for child in self._slots.children if child not in busy])
             self._supply.disconnect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import selectors
+import time
 from collections.abc import Iterable
 
 from dibs.broker import Broker, Consumer
@@ -125,12 +126,17 @@ class Supply:
         # still bringing it up.
         return not any(info.ready or not info.consumers for info in infos if info.name in self.queues)
 
-    def close(self) -> None:
-        """Record what is left, and let go of the queues."""
-        if self._consumer is not None:
-            self.pause.reset()  # the last chance to record
+    def close(self, patience: float) -> None:
+        """Record what is left, trying on for so many seconds, and let go of the queues."""
+        if self._consumer is None:
+            return
+        deadline = time.monotonic() + patience
+        self.pause.reset()
+        self.record()
+        while self._outcomes and self.failure is None and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, self.pause.left or 0.0))
             self.record()
-            self._consumer.close()
+        self._consumer.close()
 
     def disconnect(self) -> None:
         """Let go of the broker."""
