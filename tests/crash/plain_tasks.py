@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 
-from dibs import Dibs
+from dibs import Dibs, current_job
 from tests.evidence import record
 
 app = Dibs(namespace=os.environ.get("DIBS_TEST_NAMESPACE", ""))
@@ -31,3 +31,15 @@ def hold_main_thread(key: str) -> None:
     """Run C code that lets no other thread and no signal in, for ever."""
     record(LOG, "start", key)
     sum(itertools.repeat(0))
+
+
+@app.task(queue="watched")
+def watch_hold(key: str) -> None:
+    """Say when the job is lost, and when it is this worker's again."""
+    record(LOG, "start", key)
+    while not current_job().is_lost:
+        time.sleep(0.01)
+    record(LOG, "lost", key)
+    while current_job().is_lost:
+        time.sleep(0.01)
+    record(LOG, "end", key)

@@ -187,6 +187,24 @@ def test_a_connection_may_be_cut_at_any_moment(make_stage: Callable[[str], Stage
     assert_all_gone(stage, worker, is_run_again=True)
 
 
+def test_a_task_is_told_that_its_job_was_lost_and_that_it_came_back(
+    make_stage: Callable[[str], Stage], proxy: Proxy
+) -> None:
+    stage = make_stage(proxy.url())
+    stage.worker("-p", "1", module="plain_tasks")
+    stage.enqueue("watch_hold", "a", module="plain_tasks")
+    stage.wait_for("start", 1)
+
+    proxy.refuse()
+    proxy.cut()
+    stage.wait_for("lost", 1)
+    proxy.accept()
+
+    stage.wait_for("end", 1)
+    until(lambda: all(info.ready == 0 for info in stage.app.broker.queues()))
+    assert len(stage.events("start")) == 1
+
+
 @pytest.mark.parametrize("directions", [(), ("to the server",), ("to the client",)])
 def test_packets_that_vanish_are_noticed_on_both_sides(
     make_stage: Callable[[str], Stage], proxy: Proxy, directions: tuple[Direction, ...]
