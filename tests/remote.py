@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import msgspec
+
 from dibs.broker import Consumer
 from dibs.brokers import connect
 from dibs.errors import ReceiptLost
@@ -70,6 +72,7 @@ def _serve(line: Connection, url: str, namespace: str, queues: Sequence[str], li
     """Do what is asked until `close`, or until nobody is there to ask."""
     broker = connect(url, namespace=namespace)
     consumer = broker.consume(queues, limit=limit)
+    got: list[Delivery] = []
     line.send((None, None))
     while True:
         try:
@@ -80,9 +83,11 @@ def _serve(line: Connection, url: str, namespace: str, queues: Sequence[str], li
         try:
             match name:
                 case "receive":
-                    answer = receive(consumer, arguments[0], within=arguments[1])
+                    begun = len(got)
+                    got += receive(consumer, arguments[0], within=arguments[1])
+                    answer = [_named(number, got[number]) for number in range(begun, len(got))]
                 case "settle":
-                    answer = _settle(consumer, arguments[0])
+                    answer = _settle(consumer, got, arguments[0])
                 case _:
                     broker.close()
         except Exception as error:  # noqa: BLE001 -- it is raised where the call came from
@@ -93,10 +98,18 @@ def _serve(line: Connection, url: str, namespace: str, queues: Sequence[str], li
             return
 
 
-def _settle(consumer: Consumer, outcomes: Sequence[tuple[Delivery, Outcome]]) -> list[Delivery]:
+def _named(number: int, delivery: Delivery) -> Delivery:
+    """Return a delivery with its number for a receipt: what a broker takes for proof may be bound to its process."""
+    return msgspec.structs.replace(delivery, receipt=number)
+
+
+def _settle(
+    consumer: Consumer, got: Sequence[Delivery], outcomes: Sequence[tuple[Delivery, Outcome]]
+) -> list[Delivery]:
     """Settle, and return what was lost: the error itself can't be sent."""
     try:
-        consumer.settle(outcomes)
+        consumer.settle([(got[named.receipt], outcome) for named, outcome in outcomes])
     except ReceiptLost as error:
-        return list(error.deliveries)
+        numbers = [next(n for n, one in enumerate(got) if one is lost) for lost in error.deliveries]
+        return [_named(number, got[number]) for number in numbers]
     return []

@@ -19,6 +19,11 @@ class Holder:
         self.held: list[Delivery] = []
         self.settled: list[Delivery] = []
 
+    @property
+    def process(self) -> RemoteConsumer | None:
+        """The other process that it is in, if it is."""
+        return self.consumer if isinstance(self.consumer, RemoteConsumer) else None
+
     def receive(self, count: int, *, within: float) -> list[Delivery]:
         """Receive until `count` deliveries came or the time is over."""
         if isinstance(self.consumer, RemoteConsumer):

@@ -54,9 +54,9 @@ class Machine(RuleBasedStateMachine):
         self.capabilities = self.brokers[0].capabilities
         self.model = Model(self.capabilities)
         self.holders: list[Holder] = []
-        #: Closed ones, and deliveries that nobody holds any more.
+        #: Closed ones, and deliveries that nobody holds any more. Another process's can be named to that one only.
         self.closed: list[Consumer] = []
-        self.stale: list[Delivery] = []
+        self.stale: list[tuple[RemoteConsumer | None, Delivery]] = []
         self._log: list[str] = []
         # RabbitMQ may still be busy with an example that failed.
         tag = "" if self.capabilities.counts_held else new_id()[-8:]
@@ -160,7 +160,8 @@ class Machine(RuleBasedStateMachine):
             return
         holder = random.choice(busy)
         chosen = random.sample(holder.held, random.randint(1, len(holder.held)))
-        lost = random.sample(self.stale, min(len(self.stale), random.choice((0, 0, 0, 1, 2))))
+        stale = [delivery for process, delivery in self.stale if process is holder.process]
+        lost = random.sample(stale, min(len(stale), random.choice((0, 0, 0, 1, 2))))
         batch = [(delivery, _choose_outcome(random, delivery)) for delivery in (*chosen, *lost)]
         random.shuffle(batch)
         if random.random() < 0.2:  # behind the first one for it, which counts
@@ -180,15 +181,15 @@ class Machine(RuleBasedStateMachine):
             if any(delivery is one for one in holder.held):
                 holder.held = [one for one in holder.held if one is not delivery]
                 holder.settled.append(delivery)
-                self.stale.append(delivery)
+                self.stale.append((holder.process, delivery))
                 self.model.settle(delivery, outcome, began)
 
     def _settle_after_the_end(self, random: Random) -> None:
         """A consumer that was closed settles nothing any more."""
-        if not (self.closed and self.stale):
-            return
-        with pytest.raises(DibsError):
-            random.choice(self.closed).settle([(random.choice(self.stale), Done())])
+        stale = [delivery for process, delivery in self.stale if process is None]
+        if self.closed and stale:
+            with pytest.raises(DibsError):
+                random.choice(self.closed).settle([(random.choice(stale), Done())])
 
     # Losing consumers
 
@@ -211,7 +212,7 @@ class Machine(RuleBasedStateMachine):
         self._give_back(holder, deaths=0)
 
     def _give_back(self, holder: Holder, *, deaths: int) -> None:
-        self.stale += holder.held
+        self.stale += [(holder.process, delivery) for delivery in holder.held]
         self.model.give_back(holder.held, deaths=deaths)
 
     def _kill(self, holder: Holder, consumer: RemoteConsumer) -> None:
