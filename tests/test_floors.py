@@ -19,6 +19,7 @@ FLOORS = {
     "dibs.names": 0,
     "dibs.text": 0,
     "dibs.outcome": 0,
+    "dibs.selection": 0,
     "dibs.backoff": 0,
     "dibs.codec": 0,
     "dibs.url": 0,

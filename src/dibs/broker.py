@@ -19,16 +19,17 @@ run (see "at least once" in the docs).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from dibs.message import Delivery, Message
 from dibs.outcome import DeadLetter, Outcome
+from dibs.selection import EVERY, Selection
 
 #: What can be purged.
-State = Literal["ready", "delayed", "dead"]
+State = Literal["ready", "delayed"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     counts_deaths: bool
     #: `QueueInfo.running` and `.delayed` are numbers, and purging the delayed works.
     counts_held: bool
+    #: `Broker.queues` finds all of them by itself; else they must be named.
+    lists_queues: bool
     #: Largest body in bytes.
     body_bytes: int
 
@@ -120,28 +123,45 @@ class Broker(Protocol):
         """Return all queues that this broker knows of, by name.
 
         Args:
-            names: to be looked for too, should the broker be unable to list its queues (RabbitMQ over AMQP).
+            names: to be looked for too, where the broker can't find them by itself (`Capabilities.lists_queues`).
         """
         ...
 
-    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
-        """Return dead letters of `queue`, oldest first, without disturbing them.
+    def dead(
+        self, queue: str, selection: Selection = EVERY, *, limit: int, after: str | None = None
+    ) -> list[DeadLetter]:
+        """Return one page of what `each_dead` yields: at most `limit` letters."""
+        ...
+
+    def each_dead(
+        self, queue: str, selection: Selection = EVERY, *, after: str | None = None
+    ) -> Generator[DeadLetter]:
+        """Yield the dead letters of `queue` that are meant, oldest first, and disturb none of them.
+
+        Holds a few of them in memory at a time, however many there are. Close it, or run it to its end: where
+        looking takes them out of others' sight (RabbitMQ), they are given back then.
 
         Args:
-            limit: how many at the most.
-            after: the job id of the last one of the page before.
+            queue: whose dead letters.
+            selection: which ones.
+            after: begin behind the letter with this job id; at the oldest one, should it not be there any more.
 
         Raises:
             UnknownQueue: there is no such queue.
+            BrokerBusy: somebody else was going through them all the time (RabbitMQ).
         """
         ...
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
-        """Put dead letters back into `queue`: same id, attempt 1. None: all. Returns how many."""
+    def replay(self, queue: str, selection: Selection = EVERY) -> int:
+        """Put the dead letters that are meant back into `queue`: same id, attempt 1. Returns how many.
+
+        A job that dies again meanwhile stays dead. A crash in between leaves each of them ready, dead or, where
+        `has_atomic_settle` is not given, both.
+        """
         ...
 
-    def drop(self, queue: str, ids: Collection[str]) -> int:
-        """Delete these dead letters for good. Returns how many."""
+    def drop(self, queue: str, selection: Selection) -> int:
+        """Delete the dead letters that are meant, for good. Returns how many."""
         ...
 
     def purge(self, queue: str, *, state: State) -> int:

@@ -59,7 +59,7 @@ def test_the_version_is_that_of_the_package(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nosuch"], ["worker"], ["send", "q"], ["dead", "list"], ["queues", "--nosuch"]]
+    "arguments", [[], ["nosuch"], ["worker"], ["send", "q"], ["dead", "show"], ["queues", "--nosuch"]]
 )
 def test_a_command_line_that_makes_no_sense_exits_2_with_its_usage(shell: Shell, arguments: list[str]) -> None:
     ran = shell.dibs(*arguments)

@@ -57,19 +57,6 @@ def test_purging_the_ready_leaves_what_is_running(world: World) -> None:
     assert back.message.id == held.message.id
 
 
-def test_purging_the_dead(world: World) -> None:
-    broker = world.open()
-    broker.send([job("a")])
-    consumer = broker.consume(["a"], limit=1)
-    (delivery,) = receive(consumer, 1)
-    consumer.settle([(delivery, Dead("failed", "boom"))])
-    until(lambda: info(broker, "a").dead == 1)
-
-    assert broker.purge("a", state="dead") == 1
-
-    assert broker.dead("a", limit=1) == []
-
-
 def test_purging_the_delayed_where_the_broker_can(world: World) -> None:
     broker = world.open()
     broker.send([job("a", delay=3600.0)])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from dibs.broker import Broker
 from dibs.errors import UnknownQueue
-from dibs.outcome import Dead, Done
+from dibs.message import now_ms
+from dibs.outcome import Dead, Done, Reason
+from dibs.selection import EVERY, Selection
 from tests.waiting import job, receive, receive_nothing, until
 from tests.worlds import World
 
@@ -21,7 +24,109 @@ def bury(broker: Broker, queue: str, bodies: list[bytes]) -> None:
     got = receive(consumer, len(bodies))
     consumer.settle([(delivery, Dead("failed", f"boom {delivery.message.id}")) for delivery in got])
     consumer.close()
-    until(lambda: len(broker.dead(queue, limit=1000)) >= len(bodies))
+    until(lambda: len(broker.dead(queue, limit=len(bodies))) >= len(bodies))
+
+
+def named(*ids: str) -> Selection:
+    """Return the selection of these ids."""
+    return Selection(ids=frozenset(ids))
+
+
+def bury_kinds(broker: Broker) -> None:
+    """Set four messages aside: two tasks, two reasons, and between the halves a moment that `middle` finds."""
+    for half in ("1", "2"):
+        broker.send([job("a", id=f"{task}{half}", task=task) for task in ("t", "u")])
+        consumer = broker.consume(["a"], limit=2)
+        for delivery in receive(consumer, 2):
+            reason: Reason = "failed" if delivery.message.task == "t" else "crashed"
+            consumer.settle([(delivery, Dead(reason, "boom"))])
+        consumer.close()
+        until(lambda: now_ms() > max(letter.died or 0 for letter in broker.dead("a", limit=9)))
+
+
+def middle(broker: Broker) -> int:
+    """Return when the second half of `bury_kinds` began to die."""
+    return min(letter.died or 0 for letter in broker.dead("a", limit=9) if letter.message.id.endswith("2"))
+
+
+#: What each selection leaves of `bury_kinds`; the number stands for the middle.
+KINDS = [
+    (EVERY, {"t1", "t2", "u1", "u2"}),
+    (named("t1", "u2", "x"), {"t1", "u2"}),
+    (named(), set()),
+    (Selection(task="t"), {"t1", "t2"}),
+    (Selection(reason="crashed"), {"u1", "u2"}),
+    (Selection(died_before=0), {"t1", "u1"}),
+    (Selection(died_since=0), {"t2", "u2"}),
+    (Selection(died_since=0, task="u", reason="crashed", ids=frozenset({"u1", "u2", "t2"})), {"u2"}),
+    (Selection(died_since=0, died_before=0), set()),
+    (Selection(task="t", reason="crashed"), set()),
+]
+
+
+@pytest.mark.parametrize(("selection", "ids"), KINDS, ids=str)
+def test_a_selection_means_the_same_to_listing_replaying_and_dropping(
+    world: World, selection: Selection, ids: set[str]
+) -> None:
+    broker = world.open()
+    bury_kinds(broker)
+    for name in ("died_before", "died_since"):
+        if getattr(selection, name) is not None:
+            selection = msgspec.structs.replace(selection, **{name: middle(broker)})
+    everything = {"t1", "t2", "u1", "u2"}
+
+    listed = [letter.message.id for letter in broker.each_dead("a", selection)]
+    assert broker.replay("a", selection) == len(ids)
+    replayed = {delivery.message.id for delivery in receive(broker.consume(["a"], limit=4), len(ids))}
+
+    assert listed == sorted(ids, key=lambda job_id: job_id[::-1])
+    assert replayed == ids
+    assert {letter.message.id for letter in broker.dead("a", limit=9)} == everything - ids
+    if ids != everything:
+        rest = Selection(ids=frozenset(everything - ids))
+        assert broker.drop("a", rest) == len(everything - ids)
+    assert broker.dead("a", limit=9) == []
+
+
+def test_dropping_every_one_leaves_none(world: World) -> None:
+    broker = world.open()
+    bury(broker, "a", [b"one", b"two"])
+
+    assert broker.drop("a", EVERY) == 2
+
+    assert broker.dead("a", limit=9) == []
+    assert receive_nothing(broker.consume(["a"], limit=1))
+
+
+def test_pages_may_be_of_a_selection(world: World) -> None:
+    broker = world.open()
+    bury_kinds(broker)
+
+    (first,) = broker.dead("a", Selection(task="u"), limit=1)
+    (second,) = broker.dead("a", Selection(task="u"), limit=5, after=first.message.id)
+
+    assert (first.message.id, second.message.id) == ("u1", "u2")
+
+
+def test_a_page_behind_one_that_is_gone_begins_at_the_oldest(world: World) -> None:
+    broker = world.open()
+    bury(broker, "a", [b"one", b"two"])
+    broker.drop("a", named("one"))
+
+    assert [letter.message.id for letter in broker.dead("a", limit=5, after="one")] == ["two"]
+
+
+def test_who_has_seen_enough_disturbs_nothing(world: World) -> None:
+    broker = world.open()
+    names = [f"n{number:03}" for number in range(300)]
+    bury(broker, "a", [name.encode() for name in names])
+    ordered = [letter.message.id for letter in broker.each_dead("a")]
+
+    for limit in (1, 150, 299):
+        letters = broker.each_dead("a")
+        assert [next(letters).message.id for _ in range(limit)] == ordered[:limit]
+        letters.close()
+        assert [letter.message.id for letter in broker.each_dead("a")] == ordered
 
 
 def test_a_dead_letter_has_its_reason_error_time_and_message(world: World) -> None:
@@ -92,7 +197,7 @@ def test_replay_keeps_the_id_and_starts_at_attempt_one(world: World) -> None:
     consumer.settle([(delivery, Dead("failed", "boom"))])
     until(lambda: bool(broker.dead("a", limit=1)))
 
-    assert broker.replay("a", ["one"]) == 1
+    assert broker.replay("a", named("one")) == 1
 
     (again,) = receive(consumer, 1)
     assert (again.message.id, again.message.attempt, again.message.crashes) == ("one", 1, 0)
@@ -106,7 +211,7 @@ def test_replay_of_some_leaves_the_others(world: World) -> None:
     broker = world.open()
     bury(broker, "a", [b"one", b"two", b"three"])
 
-    assert broker.replay("a", ["two", "no-such"]) == 1
+    assert broker.replay("a", named("two", "no-such")) == 1
 
     assert {letter.message.id for letter in broker.dead("a", limit=10)} == {"one", "three"}
     (again,) = receive(broker.consume(["a"], limit=1), 1)
@@ -139,7 +244,7 @@ def test_drop_deletes_for_good(world: World) -> None:
     broker = world.open()
     bury(broker, "a", [b"one", b"two"])
 
-    assert broker.drop("a", ["one"]) == 1
+    assert broker.drop("a", named("one")) == 1
 
     assert [letter.message.id for letter in broker.dead("a", limit=10)] == ["two"]
     assert receive_nothing(broker.consume(["a"], limit=1))

@@ -312,6 +312,7 @@ def test_a_delayed_job_whose_queue_is_gone_is_kept(world: RabbitWorld) -> None:
     until(lambda: bool(broker.dead("dibs", limit=1)))
 
     (letter,) = broker.dead("dibs", limit=5)
+    until(lambda: ("dibs", 1) in [(queue.name, queue.dead) for queue in broker.queues()])
     assert (letter.message.body, letter.message.queue) == (b"kept", "eu.mail")
     assert broker.replay("dibs") == 1
     (delivery,) = receive(broker.consume(["eu.mail"], limit=1), 1)

@@ -14,6 +14,7 @@ from dibs.brokers.sqlite import consumer as consumers
 from dibs.errors import ReceiptLost, StoreUnusable
 from dibs.message import now_ms
 from dibs.outcome import Dead, Done, RetryIn
+from dibs.selection import Selection
 from tests.waiting import job, receive
 from tests.worlds_sqlite import SqliteWorld
 
@@ -35,10 +36,12 @@ def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
         (claims._PEEK, ("[]",), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
         (claims._REMOVE, (1, 1), "INTEGER PRIMARY KEY (rowid=?)"),
         (liveness._GIVE_BACK, (1, 1, 1), "INDEX dibs_running (state=? AND receipt>? AND receipt<?)"),
-        (dead._PAGE, ("a", 1, 1, 1), "INDEX dibs_dead (state=? AND queue=? AND died>?)"),
-        (dead._OLDEST, ("a", 1, 1), "COVERING INDEX dibs_dead (state=? AND queue=?)"),
+        (dead._WINDOW, ("a", "t", "r", 9, 1, 1, 9, 1), "INDEX dibs_dead (state=? AND queue=? AND died>? AND died<?)"),
+        (dead._NAMED, ("a", "t", "r", 9, 1, 1, "[]"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (dead._PLACE, ("a", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
-        (dead._NAMED, ("[]", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (dead._LETTER, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (dead._REPLAY, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (dead._DROP, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
         (commits._TAKEN, ("[]",), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (counts._READY, (), "COVERING INDEX dibs_ready (state=?)"),
         (counts._DELAYED, (), "COVERING INDEX dibs_delayed (state=?)"),
@@ -46,7 +49,6 @@ def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
         (counts._DEAD, (), "COVERING INDEX dibs_dead (state=?)"),
         (counts._PURGE["ready"], ("a", 1), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
         (counts._PURGE["delayed"], ("a", 1), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
-        (counts._PURGE["dead"], ("a", 1), "COVERING INDEX dibs_dead (state=? AND queue=?)"),
     ],
 )
 def test_each_statement_is_served_by_its_index(
@@ -195,7 +197,7 @@ def test_paging_goes_on_from_the_beginning_when_its_place_is_gone(broker: Sqlite
     broker.send([job("a", id=str(number)) for number in range(4)])
     consumer = broker.consume(["a"], limit=4)
     consumer.settle([(delivery, Dead("failed", "boom")) for delivery in receive(consumer, 4)])
-    broker.drop("a", ["1"])
+    broker.drop("a", Selection(ids=frozenset({"1"})))
 
     assert [letter.message.id for letter in broker.dead("a", limit=2, after="1")] == ["0", "2"]
 

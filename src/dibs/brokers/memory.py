@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from dibs.broker import Capabilities, Queue, QueueInfo, State
 from dibs.errors import DibsError, JobExists, MessageTooLarge, ReceiptLost, UnknownQueue
 from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Dead, DeadLetter, Done, Outcome, Released, RetryIn
+from dibs.selection import EVERY, Selection
 
 _CAPABILITIES = Capabilities(
     server="memory",
@@ -27,6 +28,7 @@ _CAPABILITIES = Capabilities(
     refuses_duplicates=True,
     counts_deaths=True,
     counts_held=True,
+    lists_queues=True,
     body_bytes=512 * 1024 * 1024,
 )
 
@@ -113,18 +115,26 @@ class MemoryBroker:
                 for name in sorted(self._queues)
             ]
 
-    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
-        """Return dead letters of `queue`, oldest first. See `Broker.dead`."""
+    def dead(
+        self, queue: str, selection: Selection = EVERY, *, limit: int, after: str | None = None
+    ) -> list[DeadLetter]:
+        """Return one page of dead letters. See `Broker.dead`."""
+        return list(itertools.islice(self.each_dead(queue, selection, after=after), limit))
+
+    def each_dead(
+        self, queue: str, selection: Selection = EVERY, *, after: str | None = None
+    ) -> Generator[DeadLetter]:
+        """Yield dead letters of `queue`, oldest first. See `Broker.each_dead`."""
         with self._lock:
             letters = [entry.dead for entry in self._select(queue, "dead") if entry.dead is not None]
         ids = [letter.message.id for letter in letters]
         first = ids.index(after) + 1 if after in ids else 0
-        return letters[first : first + limit]
+        yield from filter(selection.fits, letters[first:])
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+    def replay(self, queue: str, selection: Selection = EVERY) -> int:
         """Put dead letters back into `queue`. See `Broker.replay`."""
         with self._lock:
-            chosen = [entry for entry in self._select(queue, "dead") if ids is None or entry.message.id in ids]
+            chosen = self._select_dead(queue, selection)
             for entry in chosen:
                 entry.message = msgspec.structs.replace(
                     entry.message,
@@ -140,24 +150,28 @@ class MemoryBroker:
         self._wake()
         return len(chosen)
 
-    def drop(self, queue: str, ids: Collection[str]) -> int:
-        """Delete these dead letters for good."""
-        return self._delete(queue, "dead", lambda entry: entry.message.id in ids)
+    def drop(self, queue: str, selection: Selection) -> int:
+        """Delete dead letters for good."""
+        with self._lock:
+            return self._delete(self._select_dead(queue, selection))
 
     def purge(self, queue: str, *, state: State) -> int:
         """Delete all messages of `queue` in that state."""
-        return self._delete(queue, state, lambda _: True)
+        with self._lock:
+            self._promote()
+            return self._delete(self._select(queue, state))
 
     def close(self) -> None:
         """Do nothing: the queues live as long as this object."""
 
-    def _delete(self, queue: str, state: str, is_chosen: Callable[[_Entry], bool]) -> int:
-        with self._lock:
-            self._promote()
-            chosen = [entry for entry in self._select(queue, state) if is_chosen(entry)]
-            for entry in chosen:
-                del self._entries[entry.message.id]
-            return len(chosen)
+    def _delete(self, chosen: Sequence[_Entry]) -> int:
+        for entry in chosen:
+            del self._entries[entry.message.id]
+        return len(chosen)
+
+    def _select_dead(self, queue: str, selection: Selection) -> list[_Entry]:
+        dead = self._select(queue, "dead")
+        return [entry for entry in dead if entry.dead is not None and selection.fits(entry.dead)]
 
     def _select(self, queue: str, state: str) -> list[_Entry]:
         if queue not in self._queues:

@@ -12,10 +12,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "purge",
         help="delete what waits in a queue",
-        description="Delete what waits in a queue, never what is running.",
+        description="Delete what waits in a queue, never what is running nor what is dead (see dibs dead drop).",
     )
     parser.add_argument("queue", metavar="QUEUE")
-    parser.add_argument("--state", choices=["ready", "delayed", "dead"], default="ready", help="default: ready")
+    parser.add_argument("--state", choices=["ready", "delayed"], default="ready", help="default: ready")
     add_broker(parser)
     add_yes(parser)
     parser.set_defaults(run=run)

@@ -22,6 +22,7 @@ from dibs.demo.tasks import NAMESPACE, QUEUE, app, work
 from dibs.demo.timeline import DRAWN, PLAIN, Timeline
 from dibs.demo.verdict import RESTART_LIMITS, Ending, judge
 from dibs.errors import UsageError
+from dibs.selection import EVERY
 from dibs.trial.evidence import Event, Evidence
 from dibs.trial.screen import Screen
 from dibs.trial.table import table
@@ -235,7 +236,7 @@ class _Play:
 
     def _purge(self) -> None:
         app.broker.purge(QUEUE, state="ready")
-        app.broker.purge(QUEUE, state="dead")
+        app.broker.drop(QUEUE, EVERY)
 
     def _say_what_is_left(self) -> None:
         """Name what stays: the broker's protocol has no verb to delete a queue, as a stranger's may hang on it."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
 from functools import partial
+from itertools import islice
 
 from pika import exceptions
 
@@ -18,11 +20,13 @@ from dibs.brokers.rabbitmq.deadletters import DeadLetters
 from dibs.brokers.rabbitmq.flight import Flight, flight_of
 from dibs.brokers.rabbitmq.intake import Intake
 from dibs.brokers.rabbitmq.publisher import Publisher
-from dibs.brokers.rabbitmq.topology import DELAY_STEP, Names, Topology
+from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
+from dibs.brokers.rabbitmq.walk import Walk
 from dibs.errors import MessageTooLarge, UnknownQueue, UsageError
 from dibs.message import Message
 from dibs.names import DEAD_SUFFIX
 from dibs.outcome import DeadLetter
+from dibs.selection import EVERY, Selection
 from dibs.url import Address
 
 #: The largest body that every server takes; RabbitMQ before 4.0 takes more.
@@ -94,31 +98,41 @@ class RabbitBroker:
 
     def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
         """Return the queues that this object was told of, and those named. AMQP has no way to ask for others."""
-        wanted = sorted(self._known.union(names))
+        wanted = sorted(self._known.union(names, [LOST]))
         counts = self._publisher().link.run(partial(self._count, wanted), self._timeout, "counting messages")
         return [
             QueueInfo(name=queue, ready=ready, running=None, delayed=None, dead=dead, consumers=consumers)
             for queue, (ready, consumers), (dead, _) in counts
         ]
 
-    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
-        """Return dead letters of `queue`, oldest first. See `Broker.dead`."""
-        return self._dead_letters(queue).browse(limit=limit, after=after)
+    def dead(
+        self, queue: str, selection: Selection = EVERY, *, limit: int, after: str | None = None
+    ) -> list[DeadLetter]:
+        """Return one page of dead letters. See `Broker.dead`."""
+        with closing(self.each_dead(queue, selection, after=after)) as letters:
+            return list(islice(letters, limit))
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+    def each_dead(
+        self, queue: str, selection: Selection = EVERY, *, after: str | None = None
+    ) -> Generator[DeadLetter]:
+        """Yield dead letters of `queue`, oldest first. See `Broker.each_dead`."""
+        yield from self._dead_letters(queue).each(selection, after=after)
+
+    def replay(self, queue: str, selection: Selection = EVERY) -> int:
         """Put dead letters back into their queue. See `Broker.replay`."""
-        return self._dead_letters(queue).replay(ids)
+        return self._dead_letters(queue).replay(selection)
 
-    def drop(self, queue: str, ids: Collection[str]) -> int:
+    def drop(self, queue: str, selection: Selection) -> int:
         """Delete these dead letters for good."""
-        return self._dead_letters(queue).drop(ids)
+        if selection == EVERY:
+            return self._purge(queue, self._names.dead(queue))
+        return self._dead_letters(queue).drop(selection)
 
     def purge(self, queue: str, *, state: State) -> int:
-        """Delete all messages of `queue` that are ready or dead. See `Broker.purge`."""
+        """Delete all messages of `queue` that are ready. See `Broker.purge`."""
         if state == "delayed":
             raise UsageError("RabbitMQ can't purge delayed messages: those of all queues wait in the same places.")
-        name = self._names.stored(queue) if state == "ready" else self._names.dead(queue)
-        return self._publisher().link.run(partial(_purge, name=name, queue=queue), self._timeout, f"purging {name}")
+        return self._purge(queue, self._names.stored(queue))
 
     def close(self) -> None:
         """Close what was opened here, consumers first: they may still have outcomes to publish."""
@@ -148,7 +162,11 @@ class RabbitBroker:
             return self._open_publisher
 
     def _dead_letters(self, queue: str) -> DeadLetters:
-        return DeadLetters(queue, self._names, self._publisher(), self._timeout)
+        walk = partial(Walk, queue, self._names, self._address, may_declare=self._may_declare, timeout=self._timeout)
+        return DeadLetters(walk, self._names, self._publisher, self._timeout)
+
+    def _purge(self, queue: str, name: str) -> int:
+        return self._publisher().link.run(partial(_purge, name=name, queue=queue), self._timeout, f"purging {name}")
 
     def _check_sizes(self, flight: Flight, publisher: Publisher) -> None:
         """Refuse what the server would answer by closing the channel, or the connection, of everybody."""
@@ -175,6 +193,8 @@ class RabbitBroker:
         for queue in queues:
             name = self._names.stored(queue)
             ready, dead = await _depth(connection, name), await _depth(connection, name + DEAD_SUFFIX)
+            if ready is None and queue == LOST and dead is not None and dead[0]:
+                ready = 0, 0  # it has dead letters only
             if ready is not None:
                 counts.append((queue, ready, dead or (0, 0)))
         return counts
@@ -221,5 +241,6 @@ def _capabilities(version: str) -> Capabilities:
         refuses_duplicates=False,
         counts_deaths=False,
         counts_held=False,
+        lists_queues=False,
         body_bytes=_OLD_BODY_BYTES if major < 4 else _BODY_BYTES,
     )

@@ -195,14 +195,14 @@ class Channel:
         finally:
             self._answers.discard(answer)
 
-    async def get(self, queue: str) -> tuple[Any, bytes, bytes] | None:
+    async def get(self, queue: str) -> tuple[Any, Any, bytes] | None:
         """Return the next message of `queue` (method, properties, body), unacknowledged; None: it is empty."""
-        answer: asyncio.Future[tuple[Any, bytes, bytes] | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[Any, Any, bytes] | None] = asyncio.get_running_loop().create_future()
         self._answers.add(answer)
         self.raw.add_callback(lambda _: _answer(answer, None), [spec.Basic.GetEmpty])
 
         def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
-            _answer(answer, (method, properties.data, body))
+            _answer(answer, (method, properties, body))
 
         try:
             self.raw.basic_get(queue, callback=on_message)

@@ -36,6 +36,8 @@ _MANY_RETURNS = 2**31 - 1
 LONG_RUN = 10**12
 #: The arguments of every queue of dibs' own.
 QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": _MANY_RETURNS, "x-consumer-timeout": LONG_RUN}
+#: The queue, in name only, whose dead letters are the delayed messages that found no queue any more.
+LOST = "dibs"
 
 
 class Names:
@@ -48,7 +50,7 @@ class Names:
         #: The exchange at the end of a delay, and where it sends what has no queue any more.
         self.due = f"{self._prefix}dibs.delay.due"
         self.lost = f"{self._prefix}dibs.delay.lost"
-        self.lost_queue = f"{self._prefix}dibs{DEAD_SUFFIX}"
+        self.lost_queue = f"{self._prefix}{LOST}{DEAD_SUFFIX}"
 
     def stored(self, queue: str) -> str:
         """Return the name under which the server has `queue`.
@@ -69,6 +71,10 @@ class Names:
     def lease(self, consumer: str, queue: str) -> str:
         """Return the name of the queue by which one consumer renews its hold on messages of `queue`."""
         return f"{self._prefix}dibs.lease.{consumer}.{queue}"
+
+    def walk(self, queue: str) -> str:
+        """Return the name of the queue that keeps a second walker off the dead letters of `queue`."""
+        return f"{self._prefix}dibs.walk.{queue}"
 
     def level(self, number: int) -> str:
         """Return the name of a delay level's exchange, and of its queue."""

@@ -142,8 +142,18 @@ def encode(message: Message, put: str, burial: Burial | None = None) -> bytes:
     return data
 
 
-def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Received:
-    """Return a message that came from the broker. Never fails, whoever wrote it."""
+def decode(
+    data: bytes, body: bytes, queue: str, *, redelivered: bool, make_id: Callable[[], str] = new_id
+) -> Received:
+    """Return a message that came from the broker. Never fails, whoever wrote it.
+
+    Args:
+        data: its properties.
+        body: as it came.
+        queue: which one it is for.
+        redelivered: it was given out before.
+        make_id: gives an id to one that came without.
+    """
     properties = fields.decode(data)
     table = properties.get("headers") or {}
     way = _OWN_QUEUE.search(str(table.get("x-first-death-queue")))
@@ -152,7 +162,7 @@ def decode(data: bytes, body: bytes, queue: str, *, redelivered: bool) -> Receiv
     message = Message(
         body=body,
         queue=queue,
-        id=properties.get("message_id") or new_id(),
+        id=properties.get("message_id") or make_id(),
         task=properties.get("type") or None,
         content_type=properties.get("content_type"),
         headers=headers | marks.original.get("headers", {}),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 from dibs.broker import Capabilities, Queue, QueueInfo, State
-from dibs.brokers.sqlite import counts, dead, foreign, rows
+from dibs.brokers.sqlite import counts, foreign, rows
 from dibs.brokers.sqlite.commits import ADD_QUEUE, Commits, Handover
 from dibs.brokers.sqlite.consumer import SqliteConsumer
+from dibs.brokers.sqlite.dead import DeadLetters
 from dibs.brokers.sqlite.store import Store
 from dibs.brokers.sqlite.wake import Board
 from dibs.errors import BrokerError, MessageTooLarge, UnknownQueue
 from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
+from dibs.selection import EVERY, Selection
 from dibs.url import Address, check_options
 
 #: SQLite refuses rows over a billion bytes by default; this leaves room for headers and an error text.
@@ -33,6 +36,7 @@ _CAPABILITIES = Capabilities(
     refuses_duplicates=True,
     counts_deaths=True,
     counts_held=True,
+    lists_queues=True,
     body_bytes=_BODY_BYTES,
 )
 # Served by the primary key.
@@ -122,28 +126,28 @@ class SqliteBroker:
         with opened.connection() as connection, opened.store.read():
             return counts.queues(opened.store, connection, prefix=self._prefix)
 
-    def dead(self, queue: str, *, limit: int, after: str | None = None) -> list[DeadLetter]:
-        """Return dead letters of `queue`, oldest first."""
-        opened = self._open()
-        with opened.connection() as connection, opened.store.read():
-            stored = self._check(connection, queue)
-            return dead.page(connection, stored, name=queue, limit=limit, after=after)
+    def dead(
+        self, queue: str, selection: Selection = EVERY, *, limit: int, after: str | None = None
+    ) -> list[DeadLetter]:
+        """Return one page of dead letters."""
+        return list(islice(self.each_dead(queue, selection, after=after), limit))
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+    def each_dead(
+        self, queue: str, selection: Selection = EVERY, *, after: str | None = None
+    ) -> Generator[DeadLetter]:
+        """Yield dead letters of `queue`, oldest first."""
+        yield from self._dead_letters(queue).each(selection, after=after)
+
+    def replay(self, queue: str, selection: Selection = EVERY) -> int:
         """Put dead letters back into `queue`: same id, attempt 1."""
-        opened = self._open()
-        with opened.connection() as connection:
-            stored = self._check(connection, queue)
-            count = dead.replay(opened.store, connection, stored, ids)
+        count = self._dead_letters(queue).replay(selection)
         if count:
-            opened.board.wake([stored], count)
+            self._open().board.wake([self._prefix + queue], count)
         return count
 
-    def drop(self, queue: str, ids: Collection[str]) -> int:
-        """Delete these dead letters for good."""
-        opened = self._open()
-        with opened.connection() as connection:
-            return dead.drop(opened.store, connection, self._check(connection, queue), ids)
+    def drop(self, queue: str, selection: Selection) -> int:
+        """Delete dead letters for good."""
+        return self._dead_letters(queue).drop(selection)
 
     def purge(self, queue: str, *, state: State) -> int:
         """Delete all messages of `queue` in that state."""
@@ -175,6 +179,12 @@ class SqliteBroker:
                 )
                 opened = self._opened = _Opened(store, timeout=self._timeout)
             return opened
+
+    def _dead_letters(self, queue: str) -> DeadLetters:
+        opened = self._open()
+        with opened.connection() as connection:
+            stored = self._check(connection, queue)
+        return DeadLetters(opened.store, opened.connection, stored, name=queue)
 
     def _check(self, connection: sqlite3.Connection, queue: str) -> str:
         """Return the queue's name as it is stored, or raise that there is none."""

@@ -25,8 +25,6 @@ _PURGE = {
         DELETE FROM dibs_jobs WHERE seq IN (SELECT seq FROM dibs_jobs WHERE state = 0 AND queue = ? LIMIT ?)""",
     "delayed": """
         DELETE FROM dibs_jobs WHERE seq IN (SELECT seq FROM dibs_jobs WHERE state = 1 AND queue = ? LIMIT ?)""",
-    "dead": """
-        DELETE FROM dibs_jobs WHERE seq IN (SELECT seq FROM dibs_jobs WHERE state = 3 AND queue = ? LIMIT ?)""",
 }
 
 
