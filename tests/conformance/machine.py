@@ -17,6 +17,7 @@ from dibs.broker import Broker, Consumer, Queue, State
 from dibs.errors import DibsError, JobExists, ReceiptLost, UsageError
 from dibs.message import Delivery, Message, new_id, now_ms
 from dibs.outcome import Dead, DeadLetter, Done, Outcome, Released, RetryIn
+from dibs.selection import EVERY, Selection
 from tests.conformance.holder import Holder
 from tests.conformance.model import Job, Model, Place
 from tests.remote import RemoteConsumer
@@ -78,11 +79,11 @@ class Machine(RuleBasedStateMachine):
         getattr(self, f"_{verb}")(self._random)
 
     def _purge_all(self) -> None:
-        states: tuple[State, ...] = (
-            ("delayed", "ready", "dead") if self.capabilities.counts_held else ("ready", "dead")
-        )
+        states: tuple[State, ...] = ("delayed", "ready") if self.capabilities.counts_held else ("ready",)
         for queue, state in itertools.product(self.queues, states):
             self.brokers[0].purge(queue, state=state)
+        for queue in self.queues:
+            self.brokers[0].drop(queue, EVERY)
 
     # Handing over
 
@@ -254,9 +255,10 @@ class Machine(RuleBasedStateMachine):
             return
         if verb in ("replay", "drop"):
             chosen, ids = self._choose_dead(random, chosen)
-            count = broker.replay(queue, ids) if verb == "replay" else broker.drop(queue, ids)
+            selection = Selection(ids=frozenset(ids))
+            count = broker.replay(queue, selection) if verb == "replay" else broker.drop(queue, selection)
         else:
-            count = broker.replay(queue) if verb == "replay all" else broker.purge(queue, state="dead")
+            count = broker.replay(queue) if verb == "replay all" else broker.drop(queue, EVERY)
 
         self._log.append(f"{verb} {count} of {[job.message.id for job in chosen]}")
         self._check_count(count, chosen)

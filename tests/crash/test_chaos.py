@@ -18,6 +18,7 @@ import pytest
 from dibs import Dibs
 from dibs.chaos.tasks import ASYNC, NAMESPACE, PLAIN
 from dibs.errors import DibsError
+from dibs.selection import EVERY
 from tests.rabbit_node import Node
 from tests.waiting import until
 from tests.worlds_rabbitmq import RabbitWorld
@@ -150,7 +151,7 @@ def test_a_job_that_vanishes_is_found_to_be_lost(tmp_path: Path) -> None:
         thief = Dibs(url, namespace=NAMESPACE)
         while process.poll() is None:
             with suppress(DibsError):  # it does not exist yet, or is busy
-                stolen += thief.broker.purge(PLAIN, state="dead")
+                stolen += thief.broker.drop(PLAIN, EVERY)
         thief.close()
         out, said = process.communicate()
 

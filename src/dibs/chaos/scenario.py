@@ -27,6 +27,7 @@ from dibs.chaos.wrecker import Wrecker
 from dibs.errors import BadOption, BrokerError, UnknownQueue, UsageError
 from dibs.message import new_id
 from dibs.outcome import DeadLetter
+from dibs.selection import EVERY
 from dibs.trial.evidence import Evidence
 from dibs.trial.screen import Screen
 from dibs.trial.table import table
@@ -269,12 +270,13 @@ class _Trial:
 
     def _purge(self) -> None:
         """Leave nothing in the queues. Delayed messages that a broker can't count come later, and do nothing."""
-        states: list[State] = ["ready", "dead"]
+        states: list[State] = ["ready"]
         if app.broker.capabilities.counts_held:
             states.append("delayed")
         for queue in (*_QUEUES, _ASTRAY):
-            for state in states:
-                with suppress(UnknownQueue):
+            with suppress(UnknownQueue):
+                app.broker.drop(queue, EVERY)
+                for state in states:
                     app.broker.purge(queue, state=state)
 
     # What is shown
