@@ -14,6 +14,7 @@ from dibs.outcome import Dead, Outcome, Released, RetryIn
 from dibs.worker.child import Child, Death
 from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from dibs.worker.slots import Slots
+from tests.waiting import until
 
 KILLED = Death(-9, 1024 * 1024)
 
@@ -198,13 +199,12 @@ def test_a_job_that_comes_back_again_and_again_is_marked_before_it_runs(limit: i
     assert outcome.message == delivery("b", is_suspect=True).message
 
 
-def test_where_nobody_counts_the_first_return_makes_a_job_suspect() -> None:
-    slots, _ = make(2, 1)
+def test_where_nobody_counts_what_comes_back_is_no_suspect() -> None:
+    slots, (child,) = make(2, 1)
 
-    ((_, outcome),) = slots.assign([came_back("a", None)])
+    assert slots.assign([came_back("a", None)]) == []
 
-    assert isinstance(outcome, RetryIn)
-    assert (outcome.message.is_suspect, outcome.message.crashes, outcome.message.attempt) == (True, 0, 1)
+    assert child.ids == ["a"]
 
 
 def test_a_worker_that_died_with_a_marked_job_is_put_down_to_it() -> None:
@@ -229,18 +229,29 @@ def test_a_marked_job_that_did_not_come_back_runs_alone() -> None:
     assert sorted([one.ids, two.ids]) == [["a"], ["suspect"]]
 
 
-def test_two_marked_jobs_are_never_in_one_workers_hands() -> None:
+def test_two_marked_jobs_never_run_in_one_worker() -> None:
     slots, (one, two) = make(2, 2)
     slots.assign([delivery("suspect", is_suspect=True)])
 
-    ((late, put_off),) = slots.assign([delivery("second", is_suspect=True), delivery("good")])
-    ended = slots.assign([delivery("third", is_suspect=True), delivery("fourth", is_suspect=True)])
+    ((late, outcome),) = slots.assign([delivery("second", is_suspect=True), delivery("good")])
 
     assert sorted([one.ids, two.ids]) == [["good"], ["suspect"]]
-    assert isinstance(put_off, RetryIn)
-    assert put_off.message == late.message
-    assert put_off.delay > 0
-    assert [held.message.id for held, _ in ended] == ["third", "fourth"]
+    assert isinstance(outcome, RetryIn)
+    assert outcome.message == late.message
+    assert outcome.delay > 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_several_marked_jobs_one_runs_when_the_others_are_in_other_hands(count: int) -> None:
+    slots, (child,) = make(count, 1)
+
+    ended = slots.assign([delivery(name, is_suspect=True) for name in ("first", "second", "third")])
+
+    assert [held.message.id for held, _ in ended] == ["second", "third"]
+    assert (child.ids, len(slots.running)) == ([], 1)
+    until(lambda: slots.patience == 0.0)
+    slots.start_suspects()
+    assert (child.ids, slots.patience) == (["first"], None)
 
 
 def test_of_those_beside_a_run_that_its_executor_was_killed_for_none_is_suspect() -> None:

@@ -26,6 +26,9 @@ SUSPECT_AFTER_DEATHS = 2
 SUSPECT_AFTER_RETURNS = 4
 #: Seconds that a suspect waits, at least and at most.
 _APART = (0.2, 3.0)
+#: Seconds that a suspect stays unstarted when others that came with it were put off: by then that is stored, and they
+#: are in other hands.
+ALONE_AFTER = 0.3
 
 
 def judge_death(delivery: Delivery, death: Death) -> Outcome:
@@ -47,7 +50,9 @@ def judge_return(delivery: Delivery, limit: int) -> Outcome | None:
         return _crashed(
             delivery, "The worker died while this job ran alone; nobody lived to see the cause.", _apart()
         )
-    if returns is None or returns >= limit:
+    if returns is None:
+        return None  # on a classic queue most that come back were only handed back, and nobody counts
+    if returns >= limit:
         return RetryIn(_apart(), msgspec.structs.replace(message, is_suspect=True, due=None))
     return None
 

@@ -15,7 +15,7 @@ log = logging.getLogger("dibs.worker")
 def report(delivery: Delivery, outcome: Outcome) -> None:
     """Log an outcome that an operator wants to know of: work will be redone, or was set aside."""
     message = delivery.message
-    fields = (message.id, message.task, message.queue, message.attempt)
+    fields = (_one_line(message.id), _one_line(message.task or "none"), _one_line(message.queue), message.attempt)
     match outcome:
         case RetryIn(message=again) if again.is_suspect and (again.attempt, again.crashes) == (
             message.attempt,
@@ -37,9 +37,14 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
 
 def ids(deliveries: Iterable[Delivery]) -> str:
     """Return the ids of some jobs, for a log line."""
-    return ",".join(delivery.message.id for delivery in deliveries) or "none"
+    return ",".join(_one_line(delivery.message.id) for delivery in deliveries) or "none"
 
 
 def _last_line(error: str) -> str:
     lines = error.strip().splitlines()
-    return visible(lines[-1][:200]) if lines else ""
+    return _one_line(lines[-1][:200]) if lines else ""
+
+
+def _one_line(text: str) -> str:
+    """Return what a stranger may have written so that it can't begin a line of the log or steer a terminal."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")

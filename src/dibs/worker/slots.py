@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Iterable
 
 from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
 from dibs.worker.child import Child, Death
-from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, judge_death, judge_return, put_off
+from dibs.worker.crashes import ALONE_AFTER, SUSPECT_AFTER_DEATHS, judge_death, judge_return, put_off
 
 Ended = tuple[Delivery, Outcome]
 
@@ -25,6 +26,8 @@ class Slots:
         #: From how many returns on a delivery is suspect.
         self.returns_limit = SUSPECT_AFTER_DEATHS
         self._suspects: deque[Delivery] = deque()
+        #: No suspect is started before this time.
+        self._not_before = 0.0
 
     @property
     def running(self) -> list[Delivery]:
@@ -48,16 +51,14 @@ class Slots:
         Returns what becomes of those that are not to be run as they came.
         """
         ended: list[Ended] = []
-        deliveries = list(deliveries)
-        marked = sum(delivery.message.is_suspect for delivery in deliveries)
-        is_crowded = marked > 0 and marked + sum(held.message.is_suspect for held in self.running) > 1
         for delivery in deliveries:
             message = delivery.message
             if delivery.returns != 0 and (outcome := judge_return(delivery, self.returns_limit)) is not None:
                 ended.append((delivery, outcome))
-            elif is_crowded and message.is_suspect:
+            elif message.is_suspect and any(held.message.is_suspect for held in self.running):
                 ended.append((delivery, put_off(delivery)))
-            elif self._slots > 1 and (message.is_suspect or message.crashes):
+                self._not_before = time.monotonic() + ALONE_AFTER
+            elif message.is_suspect or (message.crashes and self._slots > 1):
                 self._suspects.append(delivery)
             else:
                 child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
@@ -119,8 +120,18 @@ class Slots:
         empty = sum(not child.running for child in kept)
         return len(self._suspects) > empty and len(kept) < self._executors
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds until a suspect that waits may start; None: none waits for that."""
+        if not self._suspects or not self._not_before:
+            return None
+        return max(0.0, self._not_before - time.monotonic())
+
     def start_suspects(self) -> None:
         """Start suspects, each alone: in executors that are kept for them, or in empty ones, which then are."""
+        if self.patience:
+            return
+        self._not_before = 0.0
         for child in [child for child in self.children if child.is_quarantine and not child.running]:
             if not self._suspects:
                 child.is_quarantine = False

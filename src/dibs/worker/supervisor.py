@@ -113,7 +113,7 @@ class Supervisor:
         now = time.monotonic()
         children = self._slots.children
         waits = [self._supply.timeout(), self._spawn_pause.left, self._ending.left]
-        waits.append(self._upkeep.patience(children, now))
+        waits += [self._upkeep.patience(children, now), self._slots.patience]
         if self._leaving:
             waits.append(min(self._leaving.values()) - now)
         if self._options.is_burst and self._supply.is_connected:
