@@ -45,6 +45,7 @@ def _sum_for(count: int) -> float:
     return time.perf_counter() - began
 
 
+@app.task
 def wait_for_file(key: str, path: str) -> None:
     """Run until the test makes a file."""
     record(LOG, "start", key)

@@ -232,8 +232,8 @@ def test_what_strangers_sent_can_be_looked_at_and_tried_again(scene: RabbitScene
     assert len(set(ids)) == 6
     assert "\x1b" not in scene.dibs("dead", "list", "jobs")
     for job_id in ids:
-        assert "\x1b" not in scene.dibs("dead", "show", "jobs", "--", job_id)
-    assert scene.dibs("dead", "replay", "jobs", "--all", "--yes").strip() == "replayed 6"
+        assert "\x1b" not in scene.dibs("dead", "show", "--", job_id)
+    assert scene.dibs("dead", "replay", "-q", "jobs", "--all", "--yes").strip() == "replayed 6"
 
     until(lambda: len(scene.broker.dead("jobs", limit=10)) == 6)
     scene.end()
@@ -293,5 +293,5 @@ def test_rows_that_another_program_wrote_are_run_or_dead(file_scene: Scene) -> N
         assert len(listed) == len(file_scene.broker.dead(queue, limit=1000))
         assert file_scene.dibs("dead", "list", queue)
         for letter in listed[:3]:
-            assert file_scene.dibs("dead", "show", queue, "--", letter["id"])
+            assert file_scene.dibs("dead", "show", "-q", queue, "--", letter["id"])
     file_scene.end()

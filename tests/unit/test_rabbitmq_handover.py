@@ -299,7 +299,7 @@ def test_closing_ends_a_handover_that_waits(world: RabbitWorld, rabbit_node: Nod
 
 
 def test_a_delay_beyond_the_levels_is_refused(world: RabbitWorld) -> None:
-    with pytest.raises(BadOption, match="776"):
+    with pytest.raises(BadOption, match="777"):
         world.open().send([job("a", delay=800 * 86400.0)])
 
 

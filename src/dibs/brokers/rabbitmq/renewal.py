@@ -218,7 +218,7 @@ class Renewal:
         raw, strange, count = lane.channel.raw, [], 0
         while (got := await lane.channel.get(self._lease(queue))) is not None:
             method, properties, body = got
-            received = wire.decode(properties, body, queue, redelivered=method.redelivered)
+            received = wire.decode(properties.data, body, queue, redelivered=method.redelivered)
             if self._holds.recognise(key_of(received.message, received.marks.put), lane, method.delivery_tag, 0):
                 count += 1
             elif (received.marks.put or "").startswith(f"{nonce}-"):
