@@ -14,7 +14,6 @@ from dibs.outcome import Dead, Outcome, Released, RetryIn
 from dibs.worker.child import Child, Death
 from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from dibs.worker.slots import Slots
-from tests.waiting import until
 
 KILLED = Death(-9, 1024 * 1024)
 
@@ -242,16 +241,22 @@ def test_two_marked_jobs_never_run_in_one_worker() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_of_several_marked_jobs_one_runs_when_the_others_are_in_other_hands(count: int) -> None:
-    slots, (child,) = make(count, 1)
+def test_a_marked_job_is_started_at_once_or_put_off_and_an_executor_kept_for_it(count: int) -> None:
+    slots, (busy,) = make(count, 1)
+    slots.assign([delivery("busy")])
 
-    ended = slots.assign([delivery(name, is_suspect=True) for name in ("first", "second", "third")])
+    ended = slots.assign([delivery("suspect", is_suspect=True)])
 
-    assert [held.message.id for held, _ in ended] == ["second", "third"]
-    assert (child.ids, len(slots.running)) == ([], 1)
-    until(lambda: slots.patience == 0.0)
+    assert [held.message.id for held, _ in ended] == ["suspect"]
+    assert slots.lacks_quarantine
+    extra = FakeChild(count)
+    extra.is_quarantine = True
+    slots.children.append(cast("Child", extra))
     slots.start_suspects()
-    assert (child.ids, slots.patience) == (["first"], None)
+    assert extra.is_quarantine
+    assert not slots.lacks_executors
+    assert slots.assign([delivery("suspect", is_suspect=True)]) == []
+    assert (busy.ids, extra.ids) == (["busy"], ["suspect"])
 
 
 def test_of_those_beside_a_run_that_its_executor_was_killed_for_none_is_suspect() -> None:

@@ -26,9 +26,8 @@ SUSPECT_AFTER_DEATHS = 2
 SUSPECT_AFTER_RETURNS = 4
 #: Seconds that a suspect waits, at least and at most.
 _APART = (0.2, 3.0)
-#: Seconds that a suspect stays unstarted when others that came with it were put off: by then that is stored, and they
-#: are in other hands.
-ALONE_AFTER = 0.3
+#: Seconds for which an executor is kept free for a suspect that was put off: longer than those wait.
+KEPT_FREE = 5.0
 
 
 def judge_death(delivery: Delivery, death: Death) -> Outcome:
@@ -58,7 +57,10 @@ def judge_return(delivery: Delivery, limit: int) -> Outcome | None:
 
 
 def put_off(delivery: Delivery) -> Outcome:
-    """Return what is to become of a suspect that would be in one worker's hands with another one."""
+    """Return what is to become of a suspect that can't be started at once, and as the only one in its worker.
+
+    In hand and unstarted it would be taken for guilty, should the worker die meanwhile.
+    """
     return RetryIn(_apart(), msgspec.structs.replace(delivery.message, due=None))
 
 

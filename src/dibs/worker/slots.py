@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dibs.message import Delivery
 from dibs.outcome import Outcome, Released
 from dibs.worker.child import Child, Death
-from dibs.worker.crashes import ALONE_AFTER, SUSPECT_AFTER_DEATHS, judge_death, judge_return, put_off
+from dibs.worker.crashes import KEPT_FREE, SUSPECT_AFTER_DEATHS, judge_death, judge_return, put_off
 
 Ended = tuple[Delivery, Outcome]
 
@@ -26,8 +26,8 @@ class Slots:
         #: From how many returns on a delivery is suspect.
         self.returns_limit = SUSPECT_AFTER_DEATHS
         self._suspects: deque[Delivery] = deque()
-        #: No suspect is started before this time.
-        self._not_before = 0.0
+        #: Until this time an executor is kept free for marked suspects that were put off.
+        self._kept_until = 0.0
 
     @property
     def running(self) -> list[Delivery]:
@@ -55,16 +55,30 @@ class Slots:
             message = delivery.message
             if delivery.returns != 0 and (outcome := judge_return(delivery, self.returns_limit)) is not None:
                 ended.append((delivery, outcome))
-            elif message.is_suspect and any(held.message.is_suspect for held in self.running):
+            elif message.is_suspect and not self._start_alone(delivery):
                 ended.append((delivery, put_off(delivery)))
-                self._not_before = time.monotonic() + ALONE_AFTER
-            elif message.is_suspect or (message.crashes and self._slots > 1):
+                self._kept_until = time.monotonic() + KEPT_FREE
+            elif message.is_suspect:
+                continue
+            elif message.crashes and self._slots > 1:
                 self._suspects.append(delivery)
             else:
                 child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
                 child.start(next(self._numbers), delivery)
         self.start_suspects()
         return ended
+
+    def _start_alone(self, delivery: Delivery) -> bool:
+        """Start a marked suspect in an executor that has nothing else, if there is one and no other one is here."""
+        if any(held.message.is_suspect for held in self.running):
+            return False
+        empty = [child for child in self.children if child.is_ready and not child.is_retired and not child.running]
+        if not empty:
+            return False
+        child = max(empty, key=lambda child: child.is_quarantine)
+        child.is_quarantine = True
+        child.start(next(self._numbers), delivery)
+        return True
 
     def finish(self, child: Child, number: int) -> Delivery:
         """Return the delivery of a run that ended; its slot is free."""
@@ -118,26 +132,19 @@ class Slots:
         """Whether an executor is to be started for a suspect."""
         kept = [child for child in self.children if child.is_quarantine]
         empty = sum(not child.running for child in kept)
-        return len(self._suspects) > empty and len(kept) < self._executors
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds until a suspect that waits may start; None: none waits for that."""
-        if not self._suspects or not self._not_before:
-            return None
-        return max(0.0, self._not_before - time.monotonic())
+        wanted = max(len(self._suspects), int(time.monotonic() < self._kept_until))
+        return wanted > empty and len(kept) < self._executors
 
     def start_suspects(self) -> None:
         """Start suspects, each alone: in executors that are kept for them, or in empty ones, which then are."""
-        if self.patience:
-            return
-        self._not_before = 0.0
         for child in [child for child in self.children if child.is_quarantine and not child.running]:
-            if not self._suspects:
+            if not self._suspects and time.monotonic() >= self._kept_until:
                 child.is_quarantine = False
+            elif not self._suspects:
+                continue
             elif child.is_ready:
                 child.start(next(self._numbers), self._suspects.popleft())
-        while self.lacks_quarantine:
+        while self._suspects and self.lacks_quarantine:
             empty = next((child for child in self.children if _is_open(child) and not child.running), None)
             if empty is None:
                 return

@@ -113,7 +113,7 @@ class Supervisor:
         now = time.monotonic()
         children = self._slots.children
         waits = [self._supply.timeout(), self._spawn_pause.left, self._ending.left]
-        waits += [self._upkeep.patience(children, now), self._slots.patience]
+        waits.append(self._upkeep.patience(children, now))
         if self._leaving:
             waits.append(min(self._leaving.values()) - now)
         if self._options.is_burst and self._supply.is_connected:
@@ -203,8 +203,10 @@ class Supervisor:
     def _hand_out(self) -> None:
         """Receive for the free slots and start what came."""
         deliveries = self._supply.receive(0 if self._ending.is_begun else self._slots.free)
-        for delivery, outcome in self._slots.assign(deliveries):
-            self._supply.end(delivery, outcome)
+        if ended := self._slots.assign(deliveries):
+            for delivery, outcome in ended:
+                self._supply.end(delivery, outcome)
+            self._supply.record()  # before anything that was assigned is started: it may end this worker
         if deliveries or not self._slots.is_idle:
             self._quiet_since = time.monotonic()
         if (lost := self._supply.lost()) != self._lost:
