@@ -91,6 +91,14 @@ def test_nothing_is_lost_on_sqlite_whoever_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def rabbit_node(tmp_path: Path) -> Iterator[Node]:
+    """A server of its own: it is killed again and again, and what other tests did to theirs is not the question."""
+    with Node(tmp_path / "node") as node:
+        node.start()
+        yield node
+
+
+@pytest.fixture
 def breaking(rabbit_node: Node, tmp_path: Path) -> Iterator[list[str]]:
     """Options by which chaos kills the node, and has it started by whoever keeps it."""
     asked, over = tmp_path / "asked", threading.Event()

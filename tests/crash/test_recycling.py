@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.conftest import Stage
+from tests.rabbit_releases import on_one_rabbitmq
 from tests.waiting import until
+
+pytestmark = on_one_rabbitmq  # what is tested here, the server has no part in
 
 
 def test_an_executor_that_has_grown_is_replaced_between_jobs(stage: Stage) -> None:

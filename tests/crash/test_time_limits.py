@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from tests.crash.conftest import Stage
+from tests.rabbit_releases import on_one_rabbitmq
 from tests.waiting import until
+
+pytestmark = on_one_rabbitmq  # what is tested here, the server has no part in
 
 
 def reasons(stage: Stage, queue: str = "default") -> list[tuple[str, str]]:
