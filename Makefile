@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest --durations=15
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types docs format system clean
+.PHONY: help demo test check lint types docs bench format system clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,9 @@ types: $(VENV)/.installed-dev ## Check types with mypy (strict) and pyright
 docs: $(VENV)/.installed-dev ## Build the site into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
 
+bench: system $(VENV)/.installed ## Measure dibs and its peers side by side; takes hours, then writes docs/benchmarks.md
+	$(BIN)/python -m bench $(if $(ARGS),$(ARGS),--docs docs)
+
 format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -44,7 +47,7 @@ system: ## Install what the tests need from the system: RabbitMQ, Go, amqp-tools
 	@tools/setup system
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) docs/_build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench docs/_build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	[ ! -e .rabbitmq4 ] || rm -rf --one-file-system .rabbitmq4  # nothing is mounted there, unless you did it
 
 # The stamps stand in .venv, so that they go when it goes.

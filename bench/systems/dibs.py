@@ -1,0 +1,45 @@
+"""dibs, on both brokers. It is the checkout's own, in the interpreter that runs the bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.system import Kind, Load, Store, System
+
+_APP = "bench.apps.dibs"
+
+
+def _worker(load: Load) -> Sequence[Sequence[str]]:
+    return [["dibs", "worker", f"{_APP}:app", "-p", str(load.executors), "-c", str(load.slots)]]
+
+
+_CONFIGURATION = "-p EXECUTORS -c SLOTS; as it comes"
+
+SYSTEMS = (
+    System(
+        name="dibs",
+        kind=Kind.DIBS,
+        store=Store.SQLITE,
+        app=_APP,
+        requirements=(),
+        packages=("dibs", "msgspec"),
+        statement="from dibs import Dibs",
+        worker=_worker,
+        durability="the only way: synchronous=FULL to hand over, NORMAL for the worker; settled after the run",
+        configuration=_CONFIGURATION,
+        help_command=("dibs", "--help"),
+    ),
+    System(
+        name="dibs-rabbitmq",
+        kind=Kind.DIBS,
+        store=Store.RABBITMQ,
+        app=_APP,
+        requirements=(),
+        packages=("dibs", "msgspec", "pika"),
+        statement="from dibs import Dibs",
+        worker=_worker,
+        durability="the only way: quorum queue, persistent, confirmed, mandatory; acknowledged after the run",
+        configuration=_CONFIGURATION,
+        help_command=("dibs", "--help"),
+    ),
+)
