@@ -23,6 +23,8 @@ _EPILOG = """\
 Everything that is set up stays below --folder: an environment for each peer, private servers, and results.json.
 What jobs write goes to shared memory. Let the machine do nothing else meanwhile.
 """
+#: Who takes part in a quick run, if nobody is named.
+_SMOKE = "dibs,dibs-rabbitmq,sqlite3,pika-1"
 _PICTURE = "benchmarks.svg"
 
 T = TypeVar("T")
@@ -33,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(words)
     try:
-        systems = _chosen(SYSTEMS, options.systems)
+        systems = _chosen(SYSTEMS, options.systems or (_SMOKE if options.quick else ""))
         scenarios = _chosen(SCENARIOS, options.scenarios)
     except KeyError as error:
         parser.error(str(error.args[0]))
@@ -64,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", metavar="A,B", default="", help=f"only these of: {', '.join(SYSTEMS)}")
     parser.add_argument("--scenarios", metavar="A,B", default="", help=f"only these of: {', '.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"readings of each figure ({FULL.rounds})")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: everything once, and tiny")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run of a minute: tiny, once, and without peers unless named"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help=f"write benchmarks.md and {_PICTURE} there")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for all that is set up (.bench)")

@@ -19,7 +19,7 @@ _WARNING = "This was a quick run: it shows that all works. Its figures mean noth
 
 def text(results: Results) -> str:
     """Return the report for a terminal."""
-    return "\n".join(_lines(results, is_markdown=False))
+    return "\n".join(_lines(results, is_markdown=False)).replace("`", "")
 
 
 def markdown(results: Results, picture: str) -> str:
@@ -107,17 +107,21 @@ def _section(results: Results, name: str, metrics: dict[str, Metric], *, is_mark
             if any(found != "–" for found in cells):
                 rows.append([_label(system), *cells])
     yield from _table(header, rows, is_markdown=is_markdown)
-    notes = list(dict.fromkeys(_notes(results, metrics)))
-    if notes:
+    if notes := list(_notes(results, metrics)):
         yield from (*(f"- {note}" for note in notes), "")
 
 
 def _notes(results: Results, metrics: dict[str, Metric]) -> Iterator[str]:
+    """Yield what there is to say of figures that are not plain or not there, each thing once."""
+    about: dict[tuple[str, str], list[str]] = {}
     for key, metric in metrics.items():
         for system, figure in results.figures.get(key, {}).items():
-            yield from (f"{system}, {metric.title}: {note}" for note in figure.notes)
+            for note in figure.notes:
+                about.setdefault((system, note), []).append(metric.title)
         for system, reason in results.reasons.get(key, {}).items():
-            yield f"{system}, {metric.title}: {reason}"
+            about.setdefault((system, reason), []).append(metric.title)
+    for (system, said), titles in about.items():
+        yield f"{system}, {', '.join(titles)}: {said}"
 
 
 def _taking_part(results: Results, store: Store) -> list[System]:

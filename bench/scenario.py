@@ -107,6 +107,8 @@ class Part:
     measure: Callable[[Open, Size], Sequence[Reading]]
     #: About how long that takes for one system, in seconds.
     seconds: Callable[[Size], float]
+    #: Whether it takes so many jobs that only a bulk hand-over brings them there.
+    needs_bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,4 +129,4 @@ def why_not(system: System, scenario: Scenario, part: Part) -> str | None:
     for key in (scenario.name, *(f"{scenario.name}.{metric.key}" for metric in part.metrics)):
         if key in system.lacks:
             return system.lacks[key]
-    return None
+    return system.lacks.get("enqueue.bulk") if part.needs_bulk else None

@@ -36,7 +36,8 @@ def _parts(size: Size) -> tuple[Part, ...]:
                 Metric(f"drain-{place}", f"worked off, {_name(depth)}", "jobs/s"),
             ),
             measure=partial(_measure, depth),
-            seconds=lambda size, depth=depth: 12 + min(depth / 5_000, size.fill_limit),  # type: ignore[misc]
+            needs_bulk=place == "many",
+            seconds=lambda size, depth=depth: 3 + size.enqueue / 500 + min(depth / 5_000, size.fill_limit),  # type: ignore[misc]
         )
         for place, depth in zip(("none", "some", "many"), size.depths, strict=True)
     )

@@ -23,7 +23,7 @@ def _measure(mode: str, open_rig: Open, size: Size) -> Sequence[Reading]:
 
 def _parts(_size: Size) -> tuple[Part, ...]:
     return tuple(
-        Part(metrics=(metric,), measure=partial(_measure, mode), seconds=lambda size: 2 + size.enqueue / 1500)
+        Part(metrics=(metric,), measure=partial(_measure, mode), seconds=lambda size: 1.5 + size.enqueue / 1500)
         for mode, metric in _METRICS.items()
     )
 

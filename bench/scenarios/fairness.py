@@ -29,5 +29,5 @@ SCENARIO = Scenario(
     title="Fair dispatch",
     about="200 jobs, of 200 ms and 1 ms in turn, come to two executors of one slot; the time from the first one's "
     "start to the last one's end, against the ideal of 10.05 s.",
-    parts=lambda _size: (Part(metrics=(_METRIC,), measure=_measure, seconds=lambda size: 5 + size.fairness * 0.06),),
+    parts=lambda _size: (Part(metrics=(_METRIC,), measure=_measure, seconds=lambda size: 3 + size.fairness * 0.06),),
 )

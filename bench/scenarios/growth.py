@@ -41,6 +41,6 @@ SCENARIO = Scenario(
     title="Growth",
     about="A million jobs go through one worker of 8 slots, 50,000 at a time; its memory (PSS of the tree) and the "
     "files of the store at the end, against those after a tenth of the jobs.",
-    parts=lambda _size: (Part(metrics=_METRICS, measure=_measure, seconds=lambda size: 10 + size.growth / 6_000),),
+    parts=lambda _size: (Part(metrics=_METRICS, measure=_measure, seconds=lambda size: 3 + size.growth / 6_000),),
     is_for_peers=False,
 )

@@ -44,6 +44,6 @@ SCENARIO = Scenario(
     about="One job every 30 to 70 ms comes to an idle worker of one slot; timed from the call that hands it over to "
     "its first line. CPU and memory are those of the whole tree of processes, over 20 s without any job.",
     parts=lambda _size: (
-        Part(metrics=_METRICS, measure=_measure, seconds=lambda size: 8 + size.idle + size.latency * 0.06),
+        Part(metrics=_METRICS, measure=_measure, seconds=lambda size: 5 + size.idle + size.latency * 0.06),
     ),
 )

@@ -70,5 +70,5 @@ SCENARIO = Scenario(
     title="When a worker is killed",
     about="Two workers; the one that runs a job is killed with SIGKILL, all of its processes at once; timed from the "
     "kill to the job's next start in the other one. Five kills a round.",
-    parts=lambda _size: (Part(metrics=_METRICS, measure=_measure, seconds=lambda size: 6 + size.kills * 8),),
+    parts=lambda _size: (Part(metrics=_METRICS, measure=_measure, seconds=lambda size: 2 + size.kills * 5),),
 )

@@ -12,7 +12,7 @@ from bench.rig import MeasurementFailed, Rig
 from bench.scenario import Open, Part, Scenario, Size
 
 _IMPORT = Metric("import", "import, above the bare interpreter", "ms", more_is_better=False)
-_HELP = Metric("help", "--help", "ms", more_is_better=False)
+_HELP = Metric("help", "`--help`", "ms", more_is_better=False)
 _FIRST_JOB = Metric("first", "worker to first job", "ms", more_is_better=False)
 
 
@@ -66,6 +66,6 @@ SCENARIO = Scenario(
     parts=lambda _size: (
         Part(metrics=(_IMPORT,), measure=_measure_import, seconds=lambda size: 1 + size.starts * 0.3),
         Part(metrics=(_HELP,), measure=_measure_help, seconds=lambda size: 1 + size.starts * 0.3),
-        Part(metrics=(_FIRST_JOB,), measure=_measure_first_job, seconds=lambda size: 2 + size.starts * 2),
+        Part(metrics=(_FIRST_JOB,), measure=_measure_first_job, seconds=lambda size: 1 + size.starts * 1.5),
     ),
 )

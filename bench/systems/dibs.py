@@ -13,7 +13,7 @@ def _worker(load: Load) -> Sequence[Sequence[str]]:
     return [["dibs", "worker", f"{_APP}:app", "-p", str(load.executors), "-c", str(load.slots)]]
 
 
-_CONFIGURATION = "-p EXECUTORS -c SLOTS; as it comes"
+_CONFIGURATION = "`-p EXECUTORS -c SLOTS`, else as it comes"
 
 SYSTEMS = (
     System(
@@ -25,7 +25,7 @@ SYSTEMS = (
         packages=("dibs", "msgspec"),
         statement="from dibs import Dibs",
         worker=_worker,
-        durability="the only way: synchronous=FULL to hand over, NORMAL for the worker; settled after the run",
+        durability="the only way: `synchronous=FULL` to hand over, NORMAL for the worker; settled after the run",
         configuration=_CONFIGURATION,
         help_command=("dibs", "--help"),
     ),

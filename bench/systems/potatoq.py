@@ -12,7 +12,7 @@ def _worker(load: Load) -> Sequence[Sequence[str]]:
     return [["potatoq", "-A", "bench.apps.potatoq:app", "worker", "-l", "WARNING", "-n", load.name, *size]]
 
 
-_CONFIGURATION = "-c EXECUTORS -t SLOTS"
+_CONFIGURATION = "`-c EXECUTORS -t SLOTS`"
 
 SYSTEMS = (
     System(
@@ -24,7 +24,7 @@ SYSTEMS = (
         packages=("potatoq",),
         statement="from potatoq import Potatoq",
         worker=_worker,
-        durability="durable=True (FULL) to hand over, NORMAL for the worker; acknowledged after the run, as always",
+        durability="`durable=True` (FULL) to hand over, NORMAL for the worker; acknowledged after the run, as always",
         configuration=f"{_CONFIGURATION}; results are kept, as it comes",
         help_command=("potatoq", "--help"),
     ),

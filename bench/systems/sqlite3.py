@@ -23,7 +23,7 @@ SYSTEMS = (
         packages=(),
         statement="import sqlite3",
         worker=_worker,
-        durability="synchronous=FULL to hand over, NORMAL for the worker; deleted after the run",
+        durability="`synchronous=FULL` to hand over, NORMAL for the worker; deleted after the run",
         configuration="one row a time; what is done is deleted and the next claimed in one commit",
         weaker="recovers nothing when a worker dies",
         lacks={

@@ -23,7 +23,7 @@ SYSTEMS = (
         statement="from tarsk import App",
         worker=_worker,
         durability="the only way: classic queue, durable, confirmed; acknowledged after the run",
-        configuration="--children EXECUTORS --slots SLOTS",
+        configuration="`--children EXECUTORS --slots SLOTS`",
         help_command=("tarsk", "--help"),
         lacks={"enqueue.bulk": "has no bulk hand-over"},
     ),
