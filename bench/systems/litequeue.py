@@ -21,7 +21,7 @@ SYSTEMS = (
         packages=("litequeue",),
         statement="from litequeue import LiteQueue",
         worker=_worker,
-        durability="`synchronous=FULL` set on its connection to hand over, NORMAL for workers; `done()` after the run",
+        durability="`synchronous=FULL` set on its connection to hand over, NORMAL to work; `done()` after the run",
         configuration="pop, run, done; sleeps 10 ms when there is nothing",
         weaker="recovers nothing when a worker dies",
         lacks={

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -290,6 +291,26 @@ def test_a_failed_installation_says_why(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*/.installed"))
 
 
+def test_an_environment_is_made_once_for_the_same_requirements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[Sequence[str]] = []
+
+    def run(command: Sequence[str]) -> str:
+        commands.append(command)
+        if "venv" in command:
+            Path(command[-1]).mkdir()
+        return ""
+
+    monkeypatch.setattr(venvs, "_run", run)
+
+    pythons = [venvs.interpreter(["huey"], tmp_path), venvs.interpreter(["huey"], tmp_path)]
+    other = venvs.interpreter(["huey", "rq"], tmp_path)
+
+    assert pythons[0] == pythons[1] != other
+    assert len([command for command in commands if "install" in command]) == 2
+
+
 def test_a_tree_is_killed_with_what_left_its_session(tmp_path: Path) -> None:
     # The second sleep has another session and, its parent gone, another parent: only its environment tells.
     script = "sleep 600 & (setsid sleep 600 &) ; wait"
@@ -308,10 +329,15 @@ def test_a_tree_is_killed_with_what_left_its_session(tmp_path: Path) -> None:
 
 
 def test_the_bench_runs_dibs_beside_the_bare_driver(tmp_path: Path) -> None:
-    words = ["--systems", "dibs,sqlite3", "--scenarios", "enqueue", "--quick", "--json", "--folder", str(tmp_path)]
+    words = ["--systems", "dibs,sqlite3", "--scenarios", "enqueue,payload", "--quick", "--json"]
 
     ran = subprocess.run(
-        [sys.executable, "-m", "bench", *words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-m", "bench", *words, "--folder", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
     assert ran.returncode == 0, ran.stderr
@@ -319,9 +345,10 @@ def test_the_bench_runs_dibs_beside_the_bare_driver(tmp_path: Path) -> None:
     assert found["is_quick"]
     assert found["absent"] == {}
     assert found["reasons"] == {}
-    for metric in ("enqueue.one", "enqueue.threads", "enqueue.bulk"):
-        assert {name: figure["readings"][0]["value"] > 0 for name, figure in found["figures"][metric].items()} == {
-            "dibs": True,
-            "sqlite3": True,
-        }
+    assert {"enqueue.one", "enqueue.threads", "enqueue.bulk", "payload.drain-1024"} <= found["figures"].keys()
+    for by_system in found["figures"].values():
+        assert by_system.keys() == {"dibs", "sqlite3"}
+        for [reading] in (figure["readings"] for figure in by_system.values()):
+            assert reading["value"] > 0
+            assert reading["lost"] == 0
     assert load(tmp_path / "results.json").median("enqueue.one", "dibs")
