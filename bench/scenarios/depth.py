@@ -37,7 +37,7 @@ def _parts(size: Size) -> tuple[Part, ...]:
             ),
             measure=partial(_measure, depth),
             needs_bulk=place == "many",
-            seconds=lambda size, depth=depth: 3 + size.enqueue / 500 + min(depth / 5_000, size.fill_limit),  # type: ignore[misc]
+            seconds=lambda size, depth=depth: 3 + size.enqueue / 700 + min(depth / 5_000, size.fill_limit),  # type: ignore[misc]
         )
         for place, depth in zip(("none", "some", "many"), size.depths, strict=True)
     )

@@ -56,7 +56,7 @@ def _parts(_size: Size) -> tuple[Part, ...]:
         Part(
             metrics=(metric,),
             measure=partial(_measure, slots, executors),
-            seconds=lambda size: 2 + size.drain / 800,
+            seconds=lambda size: 2 + size.drain / 2000,
         )
         for metric, slots, executors in _WORKERS.values()
     )
