@@ -93,7 +93,12 @@ def test_nothing_is_lost_on_sqlite_whoever_is_killed(tmp_path: Path) -> None:
 @pytest.fixture
 def rabbit_node(tmp_path: Path) -> Iterator[Node]:
     """A server of its own: it is killed again and again, and what other tests did to theirs is not the question."""
-    with Node(tmp_path / "node") as node:
+    directory = tmp_path / "node"
+    directory.mkdir()
+    # What is due before its queue has a leader again is tried once more after this time; by default three minutes.
+    setting = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n"
+    (directory / "advanced.config").write_text(setting)
+    with Node(directory) as node:
         node.start()
         yield node
 

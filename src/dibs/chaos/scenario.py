@@ -65,7 +65,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     kill_broker: str | None = None
     start_broker: str | None = None
     #: Seconds without one more job accounted for, after which what is open is lost.
-    patience: float = 120.0
+    patience: float = 240.0
     #: Print the report as JSON, and what happens meanwhile to standard error.
     is_json: bool = False
 
@@ -168,8 +168,8 @@ class _Trial:
     def _start(self) -> None:
         """Start the producers when a first job per queue, delayed as long as any, has shown that all is in place.
 
-        RabbitMQ before 3.13.3 writes the name of a queue that is made to disk half a second later: one that is killed
-        meanwhile has lost the queue with what was confirmed in it (rabbitmq/ra#443; measured on 3.10.8).
+        RabbitMQ 3.10.8 that is killed within two seconds of making a queue can lose it with what was confirmed in it:
+        measured; probably rabbitmq/ra#443.
         """
         for queue, task in ((PLAIN, work), (ASYNC, awork)):
             task.using(id=f"{self._account.first}-{queue}", delay=LONGEST_DELAY).enqueue(0.0)

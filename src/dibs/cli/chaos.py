@@ -24,8 +24,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="K", help="repeat the plan of another run (default: a new one)")
     parser.add_argument(
-        "--patience", type=float, default=120.0, metavar="SECONDS",
-        help="without one more job accounted for, after which what is open is lost (120)",
+        "--patience", type=float, default=240.0, metavar="SECONDS",
+        help="without one more job accounted for, after which what is open is lost (240)",
     )  # fmt: skip
     parser.add_argument("--kill-broker", metavar="COMMAND", help="a shell command that kills the broker's process")
     parser.add_argument("--start-broker", metavar="COMMAND", help="one that starts it again")
