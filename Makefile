@@ -7,7 +7,8 @@ PYTHON ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --durations=15
+# Most tests wait for servers and workers, so several files run at a time; each run has RabbitMQ servers of its own.
+PYTEST := $(BIN)/python -m pytest --durations=15 -n 3 --dist loadfile
 
 export PYTHON
 

@@ -228,6 +228,15 @@ def test_a_marked_job_that_did_not_come_back_runs_alone() -> None:
     assert sorted([one.ids, two.ids]) == [["a"], ["suspect"]]
 
 
+def test_what_comes_with_a_marked_job_finds_its_executor() -> None:
+    slots, (child,) = make(2, 1)
+
+    ended = slots.assign([delivery("suspect", is_suspect=True), delivery("good")])
+
+    assert child.ids == ["good"]
+    assert [held.message.id for held, _ in ended] == ["suspect"]
+
+
 def test_two_marked_jobs_never_run_in_one_worker() -> None:
     slots, (one, two) = make(2, 2)
     slots.assign([delivery("suspect", is_suspect=True)])

@@ -51,20 +51,22 @@ class Slots:
         Returns what becomes of those that are not to be run as they came.
         """
         ended: list[Ended] = []
+        marked: list[Delivery] = []
         for delivery in deliveries:
             message = delivery.message
             if delivery.returns != 0 and (outcome := judge_return(delivery, self.returns_limit)) is not None:
                 ended.append((delivery, outcome))
-            elif message.is_suspect and not self._start_alone(delivery):
-                ended.append((delivery, put_off(delivery)))
-                self._kept_until = time.monotonic() + KEPT_FREE
             elif message.is_suspect:
-                continue
+                marked.append(delivery)
             elif message.crashes and self._slots > 1:
                 self._suspects.append(delivery)
             else:
                 child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
                 child.start(next(self._numbers), delivery)
+        for delivery in marked:  # last: one takes a whole executor
+            if not self._start_alone(delivery):
+                ended.append((delivery, put_off(delivery)))
+                self._kept_until = time.monotonic() + KEPT_FREE
         self.start_suspects()
         return ended
 

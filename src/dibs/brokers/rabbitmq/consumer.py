@@ -117,6 +117,7 @@ class RabbitConsumer:
         self.is_closed = True
         intake = self._intake
         if intake.link.trouble is None:
+            self._run(intake.stop, _GIVE_BACK_TIMEOUT, "ending its subscriptions")
             self._run(intake.finish, self._timeout, "storing outcomes")
             self._run(intake.give_back, _GIVE_BACK_TIMEOUT, "giving deliveries back")
         intake.link.close()

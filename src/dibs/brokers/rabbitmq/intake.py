@@ -101,8 +101,8 @@ class Intake:
         on_their_way = sum(hold.subscription == self._subscription for hold in lane.open.values())
         self._widen(lane, min(room - max(0, self.capacity - on_their_way), self.limit - self.capacity))
 
-    async def finish(self, _: Connection) -> None:
-        """Receive nothing more, and store the outcomes that are on their way, suspects given back among them."""
+    async def stop(self, _: Connection) -> None:
+        """Receive nothing more, and begin to store what is to be published again before it is let go of."""
         if self._lane is not None:
             await self._cancel(self._lane.channel, self._drop_subscriptions())
         await self._renewal.stop()
@@ -112,6 +112,9 @@ class Intake:
             self.holds.taken.clear()
         again = [delivery for delivery in held if delivery.message.is_suspect or self._is_leased(delivery)]
         self.holds.give_back((delivery.receipt, delivery.message) for delivery in again)
+
+    async def finish(self, _: Connection) -> None:
+        """Wait until the outcomes that are on their way are stored."""
         await self.holds.records.finish()
 
     async def give_back(self, _: Connection) -> None:
