@@ -64,7 +64,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("selection", "ids"), KINDS, ids=str)
+@pytest.mark.parametrize(("selection", "ids"), KINDS, ids=range(len(KINDS)))
 def test_a_selection_means_the_same_to_listing_replaying_and_dropping(
     world: World, selection: Selection, ids: set[str]
 ) -> None:

@@ -24,6 +24,7 @@ from dibs import (
     UnknownQueue,
 )
 from dibs.broker import Queue
+from tests.ids import stable
 
 
 def work(number: int = 0) -> int:
@@ -226,7 +227,7 @@ def test_a_plain_message_carries_headers_and_options(app: Dibs) -> None:
     assert (message.headers, message.priority) == ({"tenant": "x"}, 9)
 
 
-@pytest.mark.parametrize("bad", [{"body": object()}, {"body": "x", "headers": {"dibs-attempt": 3}}], ids=str)
+@pytest.mark.parametrize("bad", [{"body": object()}, {"body": "x", "headers": {"dibs-attempt": 3}}], ids=stable)
 def test_a_plain_message_that_nobody_could_carry_is_refused(app: Dibs, bad: dict[str, Any]) -> None:
     app.queue("plain")
 

@@ -12,6 +12,7 @@ import pytest
 
 from dibs import BadTask, Dibs
 from dibs.lifespan import Lifespan, finish
+from tests.ids import stable
 
 Log = list[str]
 
@@ -127,7 +128,7 @@ async def forgotten_async() -> AsyncIterator[None]:
     yield
 
 
-@pytest.mark.parametrize("hook", [forgotten, forgotten_async, 7], ids=str)
+@pytest.mark.parametrize("hook", [forgotten, forgotten_async, 7], ids=stable)
 def test_a_hook_that_would_never_run_is_refused(hook: Any) -> None:
     app = Dibs("memory://")
 

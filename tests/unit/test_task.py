@@ -17,6 +17,7 @@ import pytest
 
 from dibs import Backoff, BadArguments, BadName, BadOption, BadTask, Dibs, UnknownQueue, UnknownTask
 from dibs.message import LONGEST_DELAY, now_ms
+from tests.ids import stable
 
 
 def plain(path: str, width: int = 800) -> str:
@@ -157,7 +158,7 @@ async def async_generator(order: str) -> Any:
         (Shop, "no function"),
         (7, "no function"),
     ],
-    ids=lambda value: getattr(value, "__qualname__", str(value)),
+    ids=lambda value: getattr(value, "__qualname__", stable(value)),
 )
 def test_what_a_worker_could_not_call_is_refused_when_it_is_decorated(app: Dibs, function: Any, said: str) -> None:
     with pytest.raises(BadTask, match=said):
