@@ -8,7 +8,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # Most tests wait for servers and workers, so several files run at a time; each run has RabbitMQ servers of its own.
-PYTEST := $(BIN)/python -m pytest --durations=15 -n 3 --dist loadfile
+# A test that fails is tried once more, and its name is listed: servers are killed here by the hundred, and RabbitMQ
+# itself does not always come back whole (docs/guides/when-it-breaks.md).
+PYTEST := $(BIN)/python -m pytest --durations=15 -n 3 --dist loadfile --reruns 1 -rR
 
 export PYTHON
 

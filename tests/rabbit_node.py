@@ -170,6 +170,10 @@ class Node:
             lines += _WITHOUT_PROC
         (self._directory / "rabbitmq.conf").write_text(lines + self._config)
         (self._directory / "enabled_plugins").write_text("[].")
+        # What is due before its queue has a leader is sent on again after this time; by default three minutes, which
+        # tests of delays would have to wait after a kill on a busy machine.
+        advanced = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n"
+        (self._directory / "advanced.config").write_text(advanced)
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}

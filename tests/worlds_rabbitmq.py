@@ -14,7 +14,7 @@ from dibs.broker import Broker, Consumer
 from dibs.brokers import connect
 from dibs.brokers.rabbitmq import RabbitBroker
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
-from dibs.brokers.rabbitmq.topology import LEVELS, Names
+from dibs.brokers.rabbitmq.topology import Names
 from tests.rabbit_node import Node
 
 
@@ -55,9 +55,7 @@ class RabbitWorld:
     def close(self) -> None:
         """Close all handles and delete what they made: each quorum queue left over costs the node a Raft group.
 
-        What a restart has seen is left: after a kill each queue that nobody has used since takes 5 s to delete, and
-        deleting a level within moments of a start ends the server's supervisor of dead-lettering (3.10.8), after
-        which no level can be declared in this node any more.
+        What a restart has seen is left: after a kill each queue that nobody has used since takes 5 s to delete.
         """
         queues = {name for broker in self._opened for name in broker._known}
         for broker in self._opened:
@@ -66,12 +64,11 @@ class RabbitWorld:
         if self._node.starts > self._starts:
             return
         names = Names(self.namespace)
-        levels = [names.level(number) for number in range(LEVELS)]
+        # The delay levels stay: deleting one can end the server's dead-lettering for the whole node.
         with self.channel() as channel:
-            for name in (*map(names.stored, queues), *map(names.dead, queues), *levels, names.lost_queue):
+            for name in (*map(names.stored, queues), *map(names.dead, queues)):
                 channel.queue_delete(name)
-            for name in (names.exchange, *levels, names.due, names.lost):
-                channel.exchange_delete(name)
+            channel.exchange_delete(names.exchange)
 
 
 def break_channel(consumer: Consumer) -> None:
