@@ -2,8 +2,8 @@
 
     enqueue                    receive                 settle
        │      ┌──────────────┐          ┌─────────┐
-       └─────►│    ready     ├─────────►│ running ├── Done ─────► gone (its outcome is recorded)
-       │      └─▲─────────▲──┘          └─┬──┬──┬─┘
+       └─────►│    ready     ├─────────►│ running ├── Done ───────► done (in the ledger, for its `keep`)
+       │      └─▲─────────▲──┘          └─┬──┬──┬─┴── Cancelled ──► cancelled (so does a waiting one, by `cancel`)
        │        │ due     └── Released ───┘  │  └── Dead ──► dead ── replay ──► ready, attempt 1
        │      ┌─┴───────┐                    │
        └─────►│ delayed │◄───── RetryIn ─────┘
@@ -24,12 +24,20 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from dibs.ledger.ledger import Ledger
+from dibs.ledger.life import Note
+from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery, Message
 from dibs.outcome import DeadLetter, Outcome
 from dibs.selection import EVERY, Selection
 
 #: What can be purged.
 State = Literal["ready", "delayed"]
+
+#: What a broker can say of a job that it is asked to cancel. "cancelled": it waited, and is cancelled. "requested":
+#: the request is stored; a worker carries it out, should the job not be over before. "over": it is done, dead or
+#: cancelled already. "unknown": there is no such job.
+CancelAnswer = Literal["cancelled", "requested", "over", "unknown"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +63,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     counts_held: bool
     #: `Broker.queues` finds all of them by itself; else they must be named.
     lists_queues: bool
+    #: What became of a job can be asked (`Broker.ledger`); else that raises `LedgerUnavailable`.
+    has_ledger: bool
+    #: `cancel` and the states that the ledger tells are those of this moment; else they follow within moments.
+    is_ledger_exact: bool
     #: Largest body in bytes.
     body_bytes: int
 
@@ -78,6 +90,8 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     #: Consumers that are connected now.
     consumers: int
+    #: Nothing of it is started, until it is resumed.
+    is_paused: bool = False
 
 
 class Broker(Protocol):
@@ -173,6 +187,34 @@ class Broker(Protocol):
         """
         ...
 
+    def pause(self, queue: str) -> None:
+        """Have no job of this queue started any more, by any worker, until `resume`. What runs goes on.
+
+        Stored for good: it outlives workers and the broker. A queue that does not exist yet may be paused.
+        """
+        ...
+
+    def resume(self, queue: str) -> None:
+        """End a pause. Does nothing where there is none."""
+        ...
+
+    def cancel(self, ids: Collection[str]) -> dict[str, CancelAnswer]:
+        """Cancel jobs: those that wait at once; those that run are ended by their worker. Stored for good.
+
+        A cancel that comes too late changes nothing: the first outcome that is recorded counts. A job that is
+        handed over later under the same id is not meant.
+        """
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record of jobs. Connects to nothing before it is asked.
+
+        Raises:
+            LedgerUnavailable: this broker keeps none.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of all connections. Safe to call twice."""
         ...
@@ -219,6 +261,27 @@ class Consumer(Protocol):
         Nearly always empty. One that comes back to this very consumer is held again and no longer among them.
         `fileno` becomes readable when this changes.
         """
+        ...
+
+    def cancelled(self) -> Sequence[Delivery]:
+        """Deliveries in the owner's hands that somebody has asked to be cancelled. The owner settles them so.
+
+        Nearly always empty. May name what was only just received. `fileno` becomes readable when this changes.
+        """
+        ...
+
+    def note(self, notes: Sequence[tuple[Delivery, Note]]) -> None:
+        """Have the ledger show how far running jobs are. The last word counts; what is lost or late is left out.
+
+        The owner calls this a few times a second at the most, for all of its jobs together.
+
+        Raises:
+            BrokerError: it was not stored. Nothing hangs on it.
+        """
+        ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Have others see how this worker is. The owner calls it about once a second, while something changes."""
         ...
 
     def keep_open(self) -> Sequence[int]:

@@ -10,6 +10,12 @@
     │   ├── UnknownTask         no task of that name is registered
     │   ├── UnknownQueue        a queue that is neither a task's nor declared
     │   └── AppNotFound         `module:app` can't be imported or is no Dibs
+    ├── ResultError             a job has no result to return
+    │   ├── JobFailed           it is dead: it failed, crashed, expired, was buried …
+    │   ├── ResultCancelled     it was cancelled
+    │   ├── ResultNotKept       it is done, but its result was not kept, or not for so long
+    │   ├── ResultPending       it is not over yet, and the time to wait is
+    │   └── UnknownJob          nobody knows it: never handed over, or forgotten since
     └── BrokerError             the broker could not do it
         ├── BrokerUnavailable   not reachable, or gone: nothing was stored
         ├── BrokerBusy          reachable, but would not take it in time: nothing was stored
@@ -20,6 +26,7 @@
         ├── QueueMismatch       the queue exists in a form that can't be used
         ├── MessageTooLarge     over a limit of the broker
         ├── JobExists           the caller's own job id is taken
+        ├── LedgerUnavailable   this broker keeps no ledger, or does not let this user read it
         └── ReceiptLost         the delivery is not this worker's any more
 
 The control signals `Retry`, `Bury` and `JobTimeout` are not among them; they stand in `outcome.py`.
@@ -27,6 +34,7 @@ The control signals `Retry`, `Bury` and `JobTimeout` are not among them; they st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -72,6 +80,45 @@ class UnknownQueue(UsageError):
 
 class AppNotFound(UsageError):
     """`module:app` can't be imported, or what it names is not a `Dibs`."""
+
+
+class ResultError(DibsError):
+    """A job has no result to return."""
+
+    def __init__(self, text: str, *, id: str) -> None:  # noqa: A002 -- the word of the API
+        super().__init__(text)
+        #: The job's id.
+        self.id = id
+
+
+class JobFailed(ResultError):
+    """The job is dead: its task failed for the last time, killed its executor, expired, was buried …"""
+
+    def __init__(self, text: str, *, id: str, reason: str, error: str) -> None:  # noqa: A002
+        super().__init__(text, id=id)
+        #: Why it was set aside: one of `Reason`.
+        self.reason = reason
+        #: What was kept of the error: its traceback, where a task raised it.
+        self.traceback = error
+        #: The exception's type and message, as the last line of the traceback has them; "" and the text where none
+        #: was raised.
+        self.type_name, self.message = _split_error(error)
+
+
+class ResultCancelled(ResultError):
+    """The job was cancelled."""
+
+
+class ResultNotKept(ResultError):
+    """The job is done, but its result is not there: the text says why."""
+
+
+class ResultPending(ResultError, TimeoutError):
+    """The job was not over when the time to wait for its result was."""
+
+
+class UnknownJob(ResultError):
+    """Nobody knows a job of that id: it was never handed over here, or it is over and forgotten."""
 
 
 class BrokerError(DibsError):
@@ -131,6 +178,10 @@ class JobExists(BrokerError):
         self.ids = tuple(ids)
 
 
+class LedgerUnavailable(BrokerError):
+    """This broker keeps no ledger, or does not let this user read or write it. Everything else works."""
+
+
 class ReceiptLost(BrokerError):
     """Deliveries were settled that are not this consumer's any more; the rest of the batch is settled.
 
@@ -142,3 +193,16 @@ class ReceiptLost(BrokerError):
         super().__init__(f"No longer held by this consumer: {ids}. Their outcome was refused, nothing was changed.")
         #: The deliveries whose outcome was refused.
         self.deliveries = tuple(deliveries)
+
+
+def _split_error(error: str) -> tuple[str, str]:
+    """Return the type's name and the message that the last line of a traceback has.
+
+    Looks for the last line that is not indented and begins like a type's name; an exception's message may have
+    several lines of its own.
+    """
+    if not error.startswith("Traceback (most recent call last):") and "\nTraceback (most recent call last):" not in error:
+        return "", error
+    found = re.findall(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", error, re.MULTILINE)
+    name, message = found[-1] if found else ("", error)
+    return name.rpartition(".")[2], message

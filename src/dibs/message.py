@@ -16,6 +16,8 @@ import msgspec
 DEFAULT_PRIORITY = 4
 #: In seconds: a year and a bit. Further ahead, RabbitMQ's delay levels end.
 LONGEST_DELAY = 400 * 86400.0
+#: For how many seconds the ledger keeps what became of a job, unless its task says otherwise.
+DEFAULT_KEEP = 86400.0
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,6 +56,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unknown_since: int | None = None
     #: What the last failure said.
     error: str | None = None
+    #: For how many seconds the ledger keeps it once it is done or cancelled; 0: not at all.
+    keep: float = DEFAULT_KEEP
+    #: Its arguments, result and error stay out of the ledger.
+    is_private: bool = False
 
     @property
     def text(self) -> str:

@@ -27,24 +27,43 @@ Reason = Literal[
 
 #: Longest error text that is stored with a message, in UTF-8 bytes.
 ERROR_BYTES = 8192
+#: Longest result that is kept, in bytes of JSON.
+RESULT_BYTES = 1024 * 1024
+#: So many of the lines that a job logged last are kept.
+LOG_LINES = 100
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """When a run began and ended, and what was logged in it: what the ledger keeps of it beside its outcome."""
+
+    #: In ms since 1970, as the executor's clock says.
+    started: int
+    ended: int
+    #: The last lines that it logged, as many as LOG_LINES at most.
+    log: list[str] = []
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
     """The task returned."""
 
     #: What it returned, as JSON; None where there is nothing to keep.
     result: bytes | None = None
+    #: Why the result is not kept, where it is not.
+    note: str | None = None
+    run: Run | None = None
 
 
-class RetryIn(msgspec.Struct, frozen=True, tag="retry"):
+class RetryIn(msgspec.Struct, frozen=True, tag="retry", array_like=True):
     """The job is to come again, as `message` says, after `delay` seconds (0: at once, behind those waiting)."""
 
     delay: float
     #: The message as it is to come: attempt, crashes and error already counted up.
     message: Message
+    #: None: it did not run, so no attempt is over.
+    run: Run | None = None
 
 
-class Dead(msgspec.Struct, frozen=True, tag="dead"):
+class Dead(msgspec.Struct, frozen=True, tag="dead", array_like=True):
     """The message is set aside. Nothing runs it until it is replayed."""
 
     reason: Reason
@@ -52,13 +71,20 @@ class Dead(msgspec.Struct, frozen=True, tag="dead"):
     error: str
     #: How many executors and workers it has killed by now; None: as many as its message says.
     crashes: int | None = None
+    run: Run | None = None
 
 
-class Released(msgspec.Struct, frozen=True, tag="release"):
+class Cancelled(msgspec.Struct, frozen=True, tag="cancelled", array_like=True):
+    """The job was cancelled, before it ran or in the middle of it. Nothing runs it again."""
+
+    run: Run | None = None
+
+
+class Released(msgspec.Struct, frozen=True, tag="release", array_like=True):
     """The job goes back to its place, unstarted or interrupted by no fault of its own. Costs no attempt."""
 
 
-Outcome = Done | RetryIn | Dead | Released
+Outcome = Done | RetryIn | Dead | Cancelled | Released
 
 
 class Retry(BaseException):
@@ -87,6 +113,14 @@ class JobTimeout(BaseException):
 
     A `BaseException`, so that a task's own `except Exception` does not swallow it; `finally` and `with` clean up.
     A coroutine sees `asyncio.CancelledError` instead, as it does under `asyncio.timeout`.
+    """
+
+
+class JobCancelled(BaseException):
+    """Raised in a task whose job is cancelled while it runs.
+
+    A `BaseException`, so that a task's own `except Exception` does not swallow it; `finally` and `with` clean up.
+    A coroutine sees `asyncio.CancelledError` instead.
     """
 
 

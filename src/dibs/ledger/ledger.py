@@ -1,0 +1,58 @@
+"""What a broker's ledger can be asked, as a protocol. `tests/conformance/test_ledger.py` is its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import Protocol
+
+from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
+from dibs.ledger.snapshot import Snapshot
+
+
+class Ledger(Protocol):
+    """The record of jobs. May be shared between threads."""
+
+    def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Take in what has been recorded until now, where that takes time (RabbitMQ); the questions below do so too.
+
+        Args:
+            on_progress: is called now and then with how many records were read, and how many there are to read.
+
+        Raises:
+            LedgerUnavailable: it can't be read.
+        """
+        ...
+
+    def job(self, id: str) -> JobInfo | None:  # noqa: A002 -- the word of the API
+        """Return all that is known of a job; None: nobody knows it, or it is over and forgotten."""
+        ...
+
+    def jobs(self, selection: JobSelection, *, limit: int, after: str | None = None) -> Page:
+        """Return a page of the jobs that are meant, newest first. Takes a bounded time however many there are.
+
+        Args:
+            selection: which ones.
+            limit: how many at the most.
+            after: `next` of the page before.
+        """
+        ...
+
+    def watch(self, id: str, *, is_ours: bool) -> Future[Ending | None]:  # noqa: A002
+        """Return a future of how the job ends. Whoever waits is woken; a thousand futures cost one subscription.
+
+        Its result is None where nobody knows the job. Cancel it to wait no more.
+
+        Args:
+            id: the job's.
+            is_ours: it was handed over by this process, through this broker.
+        """
+        ...
+
+    def workers(self) -> list[Snapshot]:
+        """Return what each worker that is alive last said of itself, by name."""
+        ...
+
+    def endings(self, ids: Collection[str]) -> dict[str, Ending]:
+        """Return how those of these jobs ended that are over. Waits for nothing."""
+        ...
