@@ -1,0 +1,153 @@
+"""What stands in the streams `dibs.ledger` and `dibs.control`: entries, many to a message, in msgpack.
+
+A message's body is a msgpack array of entries. An entry is an array that begins with its kind; later versions may
+append fields to it, so readers leave alone what they don't know. Queue names are without the namespace: each
+namespace has streams of its own. All times are ms since 1970, as the clock of whoever writes says.
+
+Entries come in any order, as producers and workers write independently: a job's end may stand before its beginning.
+Whoever reads them must come to the same in whatever order (see `index.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from dibs.outcome import Reason
+
+#: Longest body of a job that is written to the ledger along with it, in bytes.
+BODY_BYTES = 16 * 1024
+
+
+class Enqueued(msgspec.Struct, frozen=True, tag=0, array_like=True):
+    """A job was handed over."""
+
+    id: str
+    queue: str
+    task: str | None
+    enqueued: int
+    due: int | None
+    expires: int | None
+    priority: int
+    #: Ms for which it is remembered when it is done or cancelled.
+    keep: int
+    is_private: bool
+    #: None: private, or longer than BODY_BYTES.
+    body: bytes | None
+    content_type: str | None = None
+    #: Why the body is not here.
+    note: str | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, tag=1, array_like=True):
+    """A run of a job ended, or the job did without one. Says enough where the job's beginning is not known."""
+
+    id: str
+    queue: str
+    task: str | None
+    #: When it was handed over, as its message says: rounded down to seconds. None: it does not say.
+    enqueued: int | None
+    #: "done", "retry", "dead" or "cancelled".
+    outcome: str
+    #: When this was written.
+    at: int
+    #: `host:pid`.
+    worker: str
+    #: Which run it was; where none is over (`started` is None), which one the next would have been.
+    attempt: int
+    crashes: int
+    keep: int
+    is_private: bool
+    #: Of the run that is over; None: there was none.
+    started: int | None = None
+    ended: int | None = None
+    result: bytes | None = None
+    note: str | None = None
+    reason: Reason | None = None
+    error: str | None = None
+    #: When it comes again, after "retry".
+    due: int | None = None
+    log: list[str] = []
+
+
+class Noted(msgspec.Struct, frozen=True, tag=2, array_like=True):
+    """A running job said something of itself."""
+
+    id: str
+    at: int
+    #: As `dibs.ledger.life.Progress`, in JSON; None: nothing new.
+    progress: bytes | None
+    #: None: nothing new.
+    log: list[str] | None
+
+
+class Replayed(msgspec.Struct, frozen=True, tag=3, array_like=True):
+    """Dead letters were put back into their queue."""
+
+    ids: list[str]
+    queue: str
+    at: int
+
+
+class Dropped(msgspec.Struct, frozen=True, tag=4, array_like=True):
+    """Dead letters were deleted for good."""
+
+    #: None: all that the queue had.
+    ids: list[str] | None
+    queue: str
+    at: int
+
+
+class Purged(msgspec.Struct, frozen=True, tag=5, array_like=True):
+    """All that was ready in a queue was deleted."""
+
+    queue: str
+    at: int
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=6, array_like=True):
+    """In `dibs.control`: these jobs are to be cancelled, if they were handed over before `at`."""
+
+    ids: list[str]
+    at: int
+
+
+class Pause(msgspec.Struct, frozen=True, tag=7, array_like=True):
+    """In `dibs.control`: a queue is paused, or resumed. The last word counts."""
+
+    queue: str
+    is_paused: bool
+    at: int
+
+
+Entry = Enqueued | Ended | Noted | Replayed | Dropped | Purged | Cancel | Pause
+
+_ENCODER = msgspec.msgpack.Encoder()
+_MESSAGE = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+_ENTRIES = msgspec.msgpack.Decoder(list[Entry])
+
+
+def encode(entries: Iterable[Entry]) -> bytes:
+    """Return a message's body."""
+    return _ENCODER.encode(list(entries))
+
+
+def decode(body: bytes) -> list[Entry]:
+    """Return the entries of a message that this version knows. Never fails, whoever wrote it."""
+    try:
+        return _ENTRIES.decode(body)
+    except msgspec.DecodeError:
+        pass  # one of them, perhaps, is of a later version
+    try:
+        raws = _MESSAGE.decode(body)
+    except msgspec.DecodeError:
+        return []
+    found: list[Entry] = []
+    for raw in raws:
+        try:
+            found.append(_ENTRY.decode(raw))
+        except msgspec.DecodeError:
+            continue
+    return found
