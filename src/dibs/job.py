@@ -205,9 +205,9 @@ class Job(Generic[R]):
             case "cancelled":
                 raise ResultCancelled(f"{self._name()} was cancelled.", id=self.id)
             case "dead":
-                hidden = f", {ending.note}" if ending.note else ""
+                hidden = ", and its error is kept out of the ledger, as its task is private" * (ending.error is None)
                 raise JobFailed(
-                    f"{self._name()} is dead ({ending.reason or 'for a reason of its own'}{hidden})",
+                    f"{self._name()} is dead ({ending.reason or 'no reason given'}){hidden}",
                     id=self.id,
                     reason=ending.reason or "",
                     error=ending.error or "",

@@ -161,13 +161,8 @@ class Entry:
             case "cancelled":
                 return Ending(status="cancelled")
             case "dead" if self.dead is not None:
-                is_private = self.message.is_private
-                return Ending(
-                    status="dead",
-                    reason=self.dead.reason,
-                    error=None if is_private else self.dead.error,
-                    note=_PRIVATE if is_private else None,
-                )
+                error = None if self.message.is_private else self.dead.error
+                return Ending(status="dead", reason=self.dead.reason, error=error)
             case _:
                 return None
 
