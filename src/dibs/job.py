@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Generic, Literal, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, assert_never
 
 import msgspec
 
@@ -25,6 +24,9 @@ from dibs.errors import (
 )
 from dibs.ledger.life import Ending, JobInfo, Status
 from dibs.message import Message
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -196,8 +198,8 @@ class Job(Generic[R]):
             case "done" if ending.result is not None:
                 return self._decode(ending.result)
             case "done":
-                why = ending.note or "It returned nothing that could be kept."
-                raise ResultNotKept(f"{self._name()} is done, but its result is not there: {why}", id=self.id)
+                why = ending.note or "nobody says why"
+                raise ResultNotKept(f"{self._name()} is done, but its result is not there: {why}.", id=self.id)
             case "forgotten":
                 raise ResultNotKept(
                     f"{self._name()} is over, and nothing of it is kept. How long that is says keep=.", id=self.id
@@ -231,7 +233,8 @@ class Job(Generic[R]):
         return value
 
     def _pending(self, timeout: float | None) -> ResultPending:
-        return ResultPending(f"{self._name()} is not over after {timeout:g} s of waiting.", id=self.id)
+        waited = f"after {timeout:g} s of waiting" if timeout else "yet"
+        return ResultPending(f"{self._name()} is not over {waited}.", id=self.id)
 
     def _unknown(self) -> UnknownJob:
         return UnknownJob(

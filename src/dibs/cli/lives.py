@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from dibs.cli.shown import age, count, cut, iso, pretty, span, text_of
+from dibs.cli.shown import age, clock, count, cut, iso, pretty, span, text_of
 from dibs.raised import raised_in
 from dibs.text import visible
 
@@ -83,7 +83,8 @@ def as_row(info: JobInfo, now: float, room: int) -> dict[str, Any]:
 
 def as_step(info: JobInfo, width: int) -> str:
     """Return the line that `--follow` has of a job: when, what, who."""
-    when = (iso(_last(info), None) or "").partition("T")[2][:12] or "-"
+    last = _last(info)
+    when = "-" if last is None else clock(last).partition(" ")[2]
     head = visible(f"{when:12}  {info.status:9}  {info.id}  {info.queue}  {info.task or '-'}").replace("\n", " ")
     took = _took(info, 0) if info.status in {"done", "dead"} else "-"
     tail = "  ".join(part for part in (took, _says(info)) if part not in {"", "-"})
@@ -169,14 +170,13 @@ def _progress(progress: Progress | None) -> str | None:
 
 def _run(run: RunInfo) -> list[str]:
     took = span(None if run.started is None or run.ended is None else run.ended - run.started)
-    began = (iso(run.started, None) or "-").replace("T", " ")
+    began = "-" if run.started is None else clock(run.started)
     head = f"  {run.attempt:>3}  {began}  {took:>9}  {run.outcome:<9}  {run.worker or '-'}".rstrip()
     return [head] if not run.error else [head, f"       {cut(gist(run.error), 200)}"]
 
 
 def _time(ms: int | None, now: float) -> str | None:
-    shown = iso(ms, None)
-    if shown is None or ms is None:
+    if ms is None:
         return None
     when = age(ms, now) if ms <= now * 1000 else f"in {span(ms - int(now * 1000))}"
-    return f"{shown.replace('T', ' ')}  ({when})"
+    return f"{clock(ms)}  ({when})"

@@ -24,6 +24,11 @@ def read_span(text: str) -> float:
     return seconds
 
 
+def clock(ms: int) -> str:
+    """Return a time for people, in their own time zone."""
+    return dt.datetime.fromtimestamp(ms / 1000).isoformat(" ", "milliseconds")  # noqa: DTZ006 -- that is their own
+
+
 def iso(ms: int | None, zone: dt.tzinfo | None) -> str | None:
     """Return a time as ISO 8601; without a zone, in the reader's own."""
     if ms is None:

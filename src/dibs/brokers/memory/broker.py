@@ -70,7 +70,7 @@ class MemoryBroker:
                     f"Message {message.id} has {len(message.body)} bytes; at most {_CAPABILITIES.body_bytes} fit."
                 )
         with self._store.open() as store:
-            taken = [message.id for message in messages if message.id in store.entries]
+            taken = [message.id for message in messages if store.find(message.id)]
             if taken or len({message.id for message in messages}) < len(messages):
                 raise JobExists(f"Job ids already in use: {', '.join(taken) or 'twice in one call'}.", ids=taken)
             for message in messages:

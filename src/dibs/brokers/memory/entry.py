@@ -11,7 +11,7 @@ from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, DeadLetter, Done, Outcome, Released, RetryIn
 
 #: What whoever asks for the result of a private job is told.
-_PRIVATE = "Its task is private: neither arguments, result nor error are kept."
+_PRIVATE = "the job is private: neither its arguments nor its result are kept"
 
 
 class Entry:

@@ -96,9 +96,8 @@ class Store:
         return sorted(found, key=lambda entry: entry.seq)
 
     def add(self, entry: Entry) -> None:
-        """Take a job in; one of the same id that is over is forgotten for it."""
+        """Take a job in."""
         self.queues.add(entry.message.queue)
-        self.over.pop(entry.message.id, None)
         self.entries[entry.message.id] = entry
 
     def delete(self, entries: Sequence[Entry]) -> int:
