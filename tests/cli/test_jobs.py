@@ -46,7 +46,7 @@ def three(shell: Shell) -> Sequence[str]:
 def test_jobs_are_listed_newest_first_with_what_they_say(shell: Shell, three: Sequence[str]) -> None:
     done, dead, delayed = three
 
-    lines = shell.ok("jobs", COLUMNS="140").out.splitlines()
+    lines = shell.ok("jobs", COLUMNS="180").out.splitlines()
 
     assert lines[0].split() == ["id", "status", "queue", "task", "attempt", "last", "took", "says"]
     assert [line.split()[:4] for line in lines[1:]] == [

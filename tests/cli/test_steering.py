@@ -47,18 +47,19 @@ def test_an_unknown_id_among_others_is_named_and_the_others_are_cancelled(shell:
 
 def test_a_paused_queue_says_so_and_nothing_of_it_is_started(shell: Shell) -> None:
     job_id = enqueue(shell)
-
     assert shell.ok("pause", "default").out == "paused default\n"
-    shell.ok("worker", "tasks:app", "-p", "1", "--burst")
+    other = shell.ok("enqueue", "tasks:app.fail").out.strip()
 
-    assert shell.dibs("result", job_id).code == 7
-    header, *lines = shell.ok("queues").out.splitlines()[1:]
+    with start_worker(shell, "tasks:app", "-p", "1"):
+        assert shell.dibs("result", other, "--wait").code == 5
+        assert shell.dibs("result", job_id).code == 7
+        header, *lines = shell.ok("queues").out.splitlines()[1:]
+        assert shell.ok("resume", "default").out == "resumed default\n"
+        assert shell.ok("result", job_id, "--wait").out == "3\n"
+
     assert header.split()[-1] == "state"
     assert [line.split()[-1] for line in lines if line.startswith("default")] == ["paused"]
-    assert shell.ok("resume", "default").out == "resumed default\n"
     assert "state" not in shell.ok("queues").out
-    shell.ok("worker", "tasks:app", "-p", "1", "--burst")
-    assert shell.ok("result", job_id).out == "3\n"
 
 
 def test_pausing_what_is_not_there_yet_and_resuming_what_is_not_paused_say_so(shell: Shell) -> None:

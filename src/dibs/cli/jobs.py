@@ -136,4 +136,5 @@ def _print_step(info: JobInfo, *, is_json: bool) -> None:
     if is_json:
         print(json.dumps(lives.as_json(info), ensure_ascii=False), flush=True)
     else:
-        print(lives.as_step(info, shutil.get_terminal_size().columns), flush=True)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 500
+        print(lives.as_step(info, width), flush=True)
