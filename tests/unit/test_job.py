@@ -389,6 +389,17 @@ def test_a_time_to_keep_out_of_bounds_is_refused(app: Dibs, keep: Any) -> None:
         app.consumer("q", keep=keep)
 
 
+def test_whoever_waits_for_what_is_purged_waits_no_longer(app: Dibs) -> None:
+    job = app.task(name="work")(lambda: 7).enqueue()
+    waiting = app.broker.ledger.watch(job.id, is_ours=True)
+
+    app.broker.purge("default", state="ready")
+
+    ending = waiting.result(10)
+    assert ending is not None
+    assert ending.status == "forgotten"
+
+
 def test_of_a_private_job_nothing_is_told(app: Dibs) -> None:
     def work(text: str) -> str:
         if text == "fail":
@@ -429,24 +440,30 @@ def test_whoever_waits_is_woken_when_the_job_is_over(app: Dibs) -> None:
     thread.join()
 
 
-def test_a_thousand_who_wait_in_one_loop_cost_no_thread_each(memory: Dibs) -> None:
-    square = memory.task(name="square")(lambda number: number * number)
-    jobs = memory.enqueue_many([square.prepare(number) for number in range(1000)])
-    pool = min(32, (os.cpu_count() or 1) + 4)
+def test_a_thousand_who_wait_in_one_loop_cost_one_subscription(app: Dibs, monkeypatch: pytest.MonkeyPatch) -> None:
+    square = app.task(name="square")(lambda number: number * number)
+    jobs = app.enqueue_many([square.prepare(number) for number in range(1000)])
+    before = set(threading.enumerate())
+    kind, begun = type(app.broker.ledger), []
 
-    async def wait() -> tuple[list[Any], int]:
+    def watch(ledger: Any, id: str, *, is_ours: bool, watch: Any = kind.watch) -> Any:  # noqa: A002
+        future = watch(ledger, id, is_ours=is_ours)
+        begun.append(id)
+        return future
+
+    async def wait() -> tuple[list[Any], list[str]]:
         waiting = [asyncio.create_task(job.aresult(timeout=60)) for job in jobs]
-        store = memory.broker._store  # type: ignore[attr-defined]  # to see that all of them wait
-        while len(store._waiters) < len(jobs):
+        while len(begun) < len(jobs):
             await asyncio.sleep(0.01)
-        threads = threading.active_count()
-        memory.drain()
-        return await asyncio.gather(*waiting), threads
+        names = [thread.name for thread in set(threading.enumerate()) - before]
+        app.drain()
+        return await asyncio.gather(*waiting), names
 
-    results, threads = asyncio.run(wait())
+    monkeypatch.setattr(kind, "watch", watch)
+    results, names = asyncio.run(wait())
 
     assert results == [number * number for number in range(1000)]
-    assert threads <= pool + 2
+    assert len([name for name in names if not name.startswith("asyncio_")]) <= 1, names
 
 
 def waiters(app: Dibs) -> dict[str, Any]:
@@ -473,6 +490,16 @@ def test_whoever_gives_up_waits_no_more(memory: Dibs) -> None:
 
     asyncio.run(cancelled())
     assert waiters(memory) == {}
+
+
+def test_a_forked_child_waits_for_its_parents_job_too(app: Dibs) -> None:
+    job = app.task(name="work")(lambda: 7).enqueue()
+    app.drain()
+
+    if (child := os.fork()) == 0:
+        os._exit(job.result(timeout=20))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_ctrl_c_ends_the_wait(memory: Dibs) -> None:

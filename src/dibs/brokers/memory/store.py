@@ -101,10 +101,10 @@ class Store:
         self.entries[entry.message.id] = entry
 
     def delete(self, entries: Sequence[Entry]) -> int:
-        """Forget jobs at once; who waits for them is told that nobody knows them."""
+        """Forget jobs at once; who waits for them is told so."""
         for entry in entries:
             del self.entries[entry.message.id]
-            self._tell(entry.message.id, None)
+            self._tell(entry.message.id, Ending(status="forgotten"))
         return len(entries)
 
     def changed(self, entry: Entry) -> None:
