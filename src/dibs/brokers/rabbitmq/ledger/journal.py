@@ -106,7 +106,7 @@ class Journal:
             self._write(frames)
 
     def frames(self, records: Iterable[Record] = ()) -> bytes:
-        """Take on records; return what sends all that can be sent now, for whoever writes to the connection anyway."""
+        """Take on records; return what sends all that can be sent now, for whoever writes something anyway."""
         for record in records:
             self._take(record)
         if self._channel is None or not self._channel.is_open:

@@ -7,6 +7,7 @@ satisfy `mandatory` for a job whose queue is gone.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import msgspec
 from pika import exceptions
@@ -50,9 +51,11 @@ class Streams:
             LedgerUnavailable: this app may not declare anything.
         """
         if not self._may_declare:
-            raise LedgerUnavailable(f"{self.names.ledger} does not exist, and this app may not make it (declare=False)")
+            raise LedgerUnavailable(
+                f"{self.names.ledger} does not exist, and this app may not make it (declare=False)"
+            )
         segment = min(_SEGMENT_BYTES, max(1, self._keeping.size_bytes // _SEGMENTS))
-        common: dict[str, str | int] = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": segment}
+        common = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": segment}
         limits = {"x-max-age": self._keeping.age, "x-max-length-bytes": self._keeping.size_bytes}
         await _declare(connection, self.names.control, common | {"x-stream-max-segment-size-bytes": _SEGMENT_BYTES})
         await _declare(connection, self.names.ledger, common | limits)
@@ -62,14 +65,14 @@ class Streams:
         if self._told != reason:
             self._told = reason
             _log.warning(
-                "No ledger here: jobs run as ever, but nobody can ask what became of them. Allow this user to declare "
-                "and write to %s, or add ledger=off to the URL. reason=%s",
+                "No ledger here: jobs run as ever, but nobody can ask what became of them. Allow this user to "
+                "declare and write to %s, or add ledger=off to the URL. reason=%s",
                 self.names.ledger,
                 reason,
             )
 
 
-async def _declare(connection: Connection, name: str, arguments: dict[str, str | int]) -> None:
+async def _declare(connection: Connection, name: str, arguments: Mapping[str, object]) -> None:
     """Make a stream and the exchange that leads to it."""
     channel = await Channel.open(connection)
     await channel.call(channel.raw.exchange_declare, exchange=name, exchange_type="fanout", durable=True)
