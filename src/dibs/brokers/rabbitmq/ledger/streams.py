@@ -50,7 +50,9 @@ class Streams:
             LedgerUnavailable: this app may not declare anything.
         """
         if not self._may_declare:
-            raise LedgerUnavailable(f"{self.names.ledger} does not exist, and this app may not make it (declare=False)")
+            raise LedgerUnavailable(
+                f"{self.names.ledger} does not exist, and this app may not make it (declare=False)"
+            )
         segment = min(_SEGMENT_BYTES, max(1, self._keeping.size_bytes // _SEGMENTS))
         common: dict[str, str | int] = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": segment}
         limits = {"x-max-age": self._keeping.age, "x-max-length-bytes": self._keeping.size_bytes}
