@@ -87,7 +87,7 @@ class Intake:
         self._renewal = Renewal(topology, self.holds, publisher, address.masked)
         #: What was paused and cancelled, and where workers are asked how they are.
         self.orders = None if streams is None else Orders(streams, self._on_orders)
-        self.roll = None if streams is None else Roll(topology.names, publisher, may_declare=topology.may_declare)
+        self.roll = None if streams is None else Roll(streams, publisher)
         self._paused: frozenset[str] = frozenset()
 
         # Behind the bell's lock:

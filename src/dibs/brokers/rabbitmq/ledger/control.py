@@ -6,8 +6,7 @@ The last word counts for a queue, and a cancel stands for ever: a delayed job ma
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from pika import exceptions
@@ -21,14 +20,13 @@ from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.errors import BrokerError, LedgerUnavailable
 from dibs.message import Message
 
-_log = logging.getLogger("dibs.rabbitmq")
-
 #: Seconds that reading what was asked for until now may take.
 _CATCH_UP_TIMEOUT = 10.0
 #: How many entries may be on their way at a time, live.
 _WINDOW = 100
-#: Seconds before reading is tried again.
-_PAUSE = 2.0
+#: Seconds before a stream is looked at again that is coming up, and before reading is tried again: these double from
+#: the second to the third.
+_LOOK, _PAUSE, _LONGEST_PAUSE = 0.1, 2.0, 60.0
 
 
 async def order(connection: Connection, streams: Streams, wanted: Collection[Entry]) -> None:
@@ -105,7 +103,7 @@ class Orders:
         #: The offset of the entry to come.
         self._next = 0
         self._is_live = False
-        self._is_told = False
+        self._pause = _PAUSE
         #: Queues, without the namespace.
         self.paused: frozenset[str] = frozenset()
         #: Jobs, with the time up to which they were to be handed over for the cancel to mean them.
@@ -126,26 +124,27 @@ class Orders:
         self._connection, self._is_live = connection, False
         try:
             async with asyncio.timeout(_CATCH_UP_TIMEOUT):
-                await self._catch_up(connection)
+                while not await self._catch_up(connection):
+                    await asyncio.sleep(_LOOK)
                 await self._go_on(connection)
         except (exceptions.AMQPError, LedgerUnavailable, TimeoutError) as error:
-            if connection.is_open and not self._is_told:
-                self._is_told = True
-                _log.warning(
-                    "What was paused or cancelled can't be read, so it is not heeded here. Allow this user to "
-                    "declare and read %s, or add ledger=off to the URL. error=%s",
-                    self._streams.names.control,
-                    faults.text_of(error),
-                )
+            if not connection.is_open:
+                return  # the next one is followed
+            self._streams.tell("What is paused or cancelled is not heeded here", faults.text_of(error))
+            self._spawn(self._follow_later(connection))
 
-    async def _catch_up(self, connection: Connection) -> None:
+    async def _catch_up(self, connection: Connection) -> bool:
+        """Read what there is. False: the server has not brought the stream up yet."""
         try:
             await self._read(connection)
         except exceptions.ChannelClosedByBroker as error:
+            if faults.is_down(error):
+                return False
             if faults.code_of(error) != faults.NOT_FOUND:
                 raise
             await self._streams.declare(connection)
             await self._read(connection)
+        return True
 
     async def _read(self, connection: Connection) -> None:
         reader = await StreamReader.open(
@@ -171,18 +170,22 @@ class Orders:
             on_message_callback=lambda _, *message: self._on_message(channel, *message),
             arguments={"x-stream-offset": self._next},
         )
-        self._is_live = True
+        self._is_live, self._pause = True, _PAUSE
 
     def _begin_again(self, connection: Connection) -> None:
         """Follow the stream anew: it was deleted, or its channel closed."""
         if self._is_live and self._connection is connection and connection.is_open:
             self._is_live = False
-            task = asyncio.get_running_loop().create_task(self._follow_later(connection))
-            self._tasks.add(task)  # the loop itself keeps no hold of it
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._follow_later(connection))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself keeps no hold of it
+        task.add_done_callback(self._tasks.discard)
 
     async def _follow_later(self, connection: Connection) -> None:
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(self._pause)
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
         if self._connection is connection and connection.is_open:
             await self.follow(connection)
             self._on_news()

@@ -5,7 +5,6 @@ Nobody asks: it costs nothing. This is the answering side, on the consumer's con
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -16,21 +15,18 @@ from pika import exceptions
 from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded
 from dibs.brokers.rabbitmq.ledger.answers import Answer
+from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.publisher import Publisher
-from dibs.brokers.rabbitmq.topology import Names
 from dibs.ledger.snapshot import Snapshot
-
-_log = logging.getLogger("dibs.rabbitmq")
 
 
 class Roll:
     """One worker's place in it."""
 
-    def __init__(self, names: Names, publisher: Callable[[], Publisher], *, may_declare: bool) -> None:
-        self._names = names
+    def __init__(self, streams: Streams, publisher: Callable[[], Publisher]) -> None:
+        self._streams = streams
+        self._names = streams.names
         self._publisher = publisher
-        self._may_declare = may_declare
-        self._is_told = False
         #: What this worker last said of itself. Set by the owner's thread.
         self.snapshot: Snapshot | None = None
 
@@ -40,7 +36,7 @@ class Roll:
         try:
             channel = await Channel.open(connection)
             raw = channel.raw
-            if self._may_declare:
+            if self._streams.may_declare:
                 await channel.call(
                     raw.exchange_declare, exchange=self._names.roll, exchange_type="fanout", durable=True
                 )
@@ -49,13 +45,8 @@ class Roll:
             await channel.call(raw.queue_bind, queue=queue, exchange=self._names.roll, routing_key="")
             await channel.call(raw.basic_consume, queue=queue, on_message_callback=self._on_call, auto_ack=True)
         except exceptions.AMQPError as error:
-            if connection.is_open and not self._is_told:
-                self._is_told = True
-                _log.warning(
-                    "This worker can't be asked how it is. Allow this user to declare, write and read %s. error=%s",
-                    f"{self._names.roll}.*",
-                    faults.text_of(error),
-                )
+            if connection.is_open:
+                self._streams.tell("This worker can't be asked how it is", faults.text_of(error))
 
     def _on_call(self, _channel: Any, _method: Any, properties: Encoded, _body: bytes) -> None:
         asked = fields.decode(properties.data)
