@@ -16,6 +16,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -96,7 +97,7 @@ class _Beside(msgspec.Struct, frozen=True, array_like=True):
     progress: tuple[int, bytes] | None = None
     log: tuple[int, list[str]] | None = None
     #: Its columns, where it is told no more.
-    columns: tuple[str | int | bytes | None, ...] | None = None
+    columns: tuple[Any, ...] | None = None
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -286,6 +287,8 @@ class Index:
         for account in accounts:
             purged, dropped = self._marks.get(account.queue or "", (0, 0))
             is_gone = account.is_gone(now, purged, dropped)
+            if account.queue is not None and account.queue not in self._queues:
+                self._name(account.queue)
             if account.seq is not None and (is_gone or account.is_anew):
                 deleted.append((account.seq,))
                 account.seq = None
@@ -304,8 +307,6 @@ class Index:
                     inserted.append(row)
                 else:
                     updated.append((*row, account.seq))
-                if account.queue not in self._queues:
-                    self._name(account.queue or "")
         many = self._connection.executemany
         many(_DELETE, deleted)
         many(_UPDATE, updated)
@@ -317,17 +318,16 @@ class Index:
         if noted or deleted:
             self._store_lives(noted, {row[0] for row in beside if row[1] is not None})
 
-    def _store_lives(self, accounts: Iterable[Account], gone: Collection[str]) -> None:
+    def _store_lives(self, accounts: Collection[Account], gone: Collection[str]) -> None:
         """Store runs, progress and logs."""
         many = self._connection.executemany
-        over = [a for a in accounts if a.id in gone]
-        told = [a for a in accounts if a.id not in gone]
-        # What was purged may come back, when it turns out to have been running; what is over and gone may not.
-        ended = [a.id for a in over if a.state != READY]
-        if gone:
-            tables.forget_lives(self._connection, [job_id for job_id in gone if job_id in set(ended)])
-        many(_DELETE_NOTES, [(a.id,) for a in over])
-        living = [a for a in (*told, *over) if a.id not in set(ended)]
+        # What was purged or dropped may come back, when it turns out that it was running, or replayed. What is over
+        # for so long that it was forgotten may not.
+        past = {a.id for a in accounts if a.id in gone and a.state in {DONE, CANCELLED}}
+        tables.forget_lives(self._connection, past)
+        living = [a for a in accounts if a.id not in past]
+        told = [a for a in living if a.id not in gone]
+        many(_DELETE_NOTES, [(a.id,) for a in living if a.id in gone])
         many(_DELETE_RUNS, [(a.id, a.forget_runs_before) for a in living if a.forget_runs_before])
         columns = ("attempt", "started", "ended", "worker", "outcome", "error")
         many(_PUT_RUN, [dict(zip(columns, run, strict=True), job=a.id) for a in living for run in a.runs])
