@@ -41,7 +41,11 @@ _WANTED = dict.fromkeys(("statuses", "low", "high", "task", "since", "now", "bef
         (claims._PEEK, ("[]",), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
         (claims._REMOVE, (1, 1), "INTEGER PRIMARY KEY (rowid=?)"),
         (liveness._GIVE_BACK, (1, 1, 1), "INDEX dibs_running (state=? AND receipt>? AND receipt<?)"),
-        (dead._WINDOW, ("a", "t", "r", 9, 1, 1, 9, 1), "INDEX dibs_dead (state=? AND queue=? AND ended>? AND ended<?)"),
+        (
+            dead._WINDOW,
+            ("a", "t", "r", 9, 1, 1, 9, 1),
+            "INDEX dibs_dead (state=? AND queue=? AND ended>? AND ended<?)",
+        ),
         (dead._NAMED, ("a", "t", "r", 9, 1, 1, "[]"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (dead._PLACE, ("a", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (dead._LETTER, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
