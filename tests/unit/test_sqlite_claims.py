@@ -44,7 +44,7 @@ _WANTED = dict.fromkeys(("statuses", "low", "high", "task", "since", "now", "bef
         (
             dead._WINDOW,
             ("a", "t", "r", 9, 1, 1, 9, 1),
-            "INDEX dibs_dead (state=? AND queue=? AND ended>? AND ended<?)",
+            "INDEX dibs_dead (state=? AND queue=? AND ended>? AND ended<?",
         ),
         (dead._NAMED, ("a", "t", "r", 9, 1, 1, "[]"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (dead._PLACE, ("a", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
