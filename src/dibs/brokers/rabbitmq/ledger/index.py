@@ -17,11 +17,10 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-import msgspec
-
-from dibs.brokers.rabbitmq.ledger import entries
-from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DELAYED, DONE, READY, Account
+from dibs.brokers.rabbitmq.ledger import entries, rows
+from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DONE, Account
 from dibs.brokers.rabbitmq.ledger.entries import Dropped, Ended, Enqueued, Entry, Noted, Purged, Replayed
+from dibs.brokers.rabbitmq.ledger.rows import COLUMNS
 from dibs.ledger import tables
 from dibs.message import now_ms
 
@@ -49,15 +48,12 @@ _TABLES = (
     # When all that was ready, and all that was dead, in a queue was deleted last.
     "CREATE TABLE dibs_index_queues (name TEXT PRIMARY KEY, purged INTEGER NOT NULL, dropped INTEGER NOT NULL) STRICT",
 )
-_COLUMNS = (
-    "id, queue, priority, due, expires, attempt, crashes, enqueued, keep, private, started, ended, worker, task, "
-    "content_type, error, reason, death_error, note, result, body, state"
-)
 # All are served by the index of the ids, or the primary key.
-_LOAD = f"SELECT {_COLUMNS}, seq FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
+_LOAD = f"SELECT {COLUMNS}, seq FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
 _LOAD_BESIDE = "SELECT id, gone, data FROM dibs_index_beside WHERE id IN (SELECT value FROM json_each(?))"
-_INSERT = f"INSERT INTO dibs_jobs ({_COLUMNS}, suspect) VALUES ({', '.join('?' * 22)}, 0)"  # noqa: S608
-_UPDATE = f"UPDATE dibs_jobs SET ({_COLUMNS}) = ({', '.join('?' * 22)}) WHERE seq = ?"  # noqa: S608
+_INSERT = f"INSERT INTO dibs_jobs ({COLUMNS}, suspect) VALUES ({', '.join('?' * 22)}, 0)"  # noqa: S608
+# Without the id: SQLite would write its index anew.
+_UPDATE = f"UPDATE dibs_jobs SET ({COLUMNS[4:]}) = ({', '.join('?' * 21)}) WHERE seq = ?"  # noqa: S608
 _DELETE = "DELETE FROM dibs_jobs WHERE seq = ?"
 _PUT_BESIDE = "INSERT OR REPLACE INTO dibs_index_beside (id, gone, data) VALUES (?, ?, ?)"
 _DELETE_BESIDE = "DELETE FROM dibs_index_beside WHERE id = ?"
@@ -79,28 +75,10 @@ _OF_QUEUE = {
     ),
     "dropped": ("SELECT id FROM dibs_jobs WHERE state = 3 AND queue = ?",),
 }
-# Served by dibs_over: the lengths of time that there are, one after the other, and what is over for so long.
-_NEXT_KEEP = "SELECT min(keep) FROM dibs_jobs WHERE state >= 4 AND keep > ?"
-_OVER = f"SELECT {_COLUMNS}, seq FROM dibs_jobs WHERE state >= 4 AND keep = ? AND ended < ? LIMIT ?"  # noqa: S608
+# Served by dibs_over.
+_OVER = "SELECT id FROM dibs_jobs WHERE state IN (4, 5) AND state >= 4 AND ended + keep <= ? LIMIT ?"
 # Served by dibs_index_gone.
 _FORGET_GONE = "DELETE FROM dibs_index_beside WHERE gone IS NOT NULL AND gone < ?"
-
-
-class _Beside(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of a job beside its columns."""
-
-    replayed: int = 0
-    dropped: int = 0
-    retry: Ended | None = None
-    ends: list[Ended] = []
-    progress: tuple[int, bytes] | None = None
-    log: tuple[int, list[str]] | None = None
-    #: Its columns, where it is told no more.
-    columns: tuple[str | int | bytes | None, ...] | None = None
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Beside)
 
 
 class Overtaken(Exception):
@@ -266,13 +244,13 @@ class Index:
         named = json.dumps(list(ids))
         books: dict[str, Account] = {}
         for row in self._connection.execute(_LOAD, (named,)):
-            books[row[0]] = _from_columns(row, row[22])
+            books[row[0]] = rows.from_columns(row, row[22])
         if self._has_beside:
             for job_id, _, data in self._connection.execute(_LOAD_BESIDE, (named,)):
-                beside = _DECODER.decode(data)
+                beside = rows.DECODER.decode(data)
                 if beside.columns is not None:
-                    books[job_id] = _from_columns(beside.columns, None)
-                _add_beside(books.setdefault(job_id, Account(job_id)), beside)
+                    books[job_id] = rows.from_columns(beside.columns, None)
+                rows.add_beside(books.setdefault(job_id, Account(job_id)), beside)
         for job_id in ids:
             if job_id not in books:
                 books[job_id] = Account(job_id)
@@ -286,26 +264,26 @@ class Index:
         for account in accounts:
             purged, dropped = self._marks.get(account.queue or "", (0, 0))
             is_gone = account.is_gone(now, purged, dropped)
+            if account.queue is not None and account.queue not in self._queues:
+                self._name(account.queue)
             if account.seq is not None and (is_gone or account.is_anew):
                 deleted.append((account.seq,))
                 account.seq = None
             if is_gone:
-                beside.append((account.id, self._gone, _to_beside(account, is_gone=True)))
+                beside.append((account.id, self._gone, rows.to_beside(account, is_gone=True)))
                 self._gone += 1
             elif account.is_rare:
-                beside.append((account.id, None, _to_beside(account, is_gone=False)))
+                beside.append((account.id, None, rows.to_beside(account, is_gone=False)))
             elif account.has_beside:
                 plain.append((account.id,))
             if account.is_rare or account.has_beside or account.forget_runs_before or account.runs:
                 noted.append(account)
             if not is_gone:
-                row = _to_columns(account, now)
+                row = rows.to_columns(account, now)
                 if account.seq is None:
                     inserted.append(row)
                 else:
-                    updated.append((*row, account.seq))
-                if account.queue not in self._queues:
-                    self._name(account.queue or "")
+                    updated.append((*row[1:], account.seq))
         many = self._connection.executemany
         many(_DELETE, deleted)
         many(_UPDATE, updated)
@@ -317,17 +295,16 @@ class Index:
         if noted or deleted:
             self._store_lives(noted, {row[0] for row in beside if row[1] is not None})
 
-    def _store_lives(self, accounts: Iterable[Account], gone: Collection[str]) -> None:
+    def _store_lives(self, accounts: Collection[Account], gone: Collection[str]) -> None:
         """Store runs, progress and logs."""
         many = self._connection.executemany
-        over = [a for a in accounts if a.id in gone]
-        told = [a for a in accounts if a.id not in gone]
-        # What was purged may come back, when it turns out to have been running; what is over and gone may not.
-        ended = [a.id for a in over if a.state != READY]
-        if gone:
-            tables.forget_lives(self._connection, [job_id for job_id in gone if job_id in set(ended)])
-        many(_DELETE_NOTES, [(a.id,) for a in over])
-        living = [a for a in (*told, *over) if a.id not in set(ended)]
+        # What was purged or dropped may come back, when it turns out that it was running, or replayed. What is over
+        # for so long that it was forgotten may not.
+        past = {a.id for a in accounts if a.id in gone and a.state in {DONE, CANCELLED}}
+        tables.forget_lives(self._connection, past)
+        living = [a for a in accounts if a.id not in past]
+        told = [a for a in living if a.id not in gone]
+        many(_DELETE_NOTES, [(a.id,) for a in living if a.id in gone])
         many(_DELETE_RUNS, [(a.id, a.forget_runs_before) for a in living if a.forget_runs_before])
         columns = ("attempt", "started", "ended", "worker", "outcome", "error")
         many(_PUT_RUN, [dict(zip(columns, run, strict=True), job=a.id) for a in living for run in a.runs])
@@ -361,14 +338,9 @@ class Index:
         """Forget some of what was over for longer than it is to be kept."""
         self._unpruned = 0
         execute = self._connection.execute
-        keep = execute(_NEXT_KEEP, (-1,)).fetchone()[0]
-        left = _PRUNED
-        while keep is not None and left > 0:
-            rows = execute(_OVER, (keep, now - keep, left)).fetchall()
-            left -= len(rows)
-            if rows:
-                self._store(self._load([row[0] for row in rows]).values(), now)
-            keep = execute(_NEXT_KEEP, (keep,)).fetchone()[0]
+        ids = [job_id for (job_id,) in execute(_OVER, (now, _PRUNED))]
+        if ids:
+            self._store(self._load(ids).values(), now)
         execute(_FORGET_GONE, (self._gone - _MOST_GONE,))
 
 
@@ -387,90 +359,3 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     return connection
-
-
-def _from_columns(row: tuple[object, ...], seq: int | None) -> Account:
-    account = Account(str(row[0]))
-    (
-        account.id,
-        account.queue,
-        account.priority,
-        account.due,
-        account.expires,
-        account.attempt,
-        account.crashes,
-        account.enqueued,
-        account.keep,
-        account.is_private,
-        account.started,
-        account.ended,
-        account.worker,
-        account.task,
-        account.content_type,
-        account.error,
-        account.reason,
-        account.death_error,
-        account.note,
-        account.result,
-        account.body,
-        account.state,
-    ) = row[:22]  # type: ignore[assignment]  # they were stored so
-    if account.state == DELAYED:
-        account.state = READY
-    account.seq = seq
-    return account
-
-
-def _to_columns(a: Account, now: int) -> tuple[str | int | bytes | None, ...]:
-    state = DELAYED if a.state == READY and a.due is not None and a.due > now else a.state
-    return (
-        a.id,
-        a.queue,
-        a.priority,
-        a.due,
-        a.expires,
-        a.attempt,
-        a.crashes,
-        a.enqueued,
-        a.keep,
-        a.is_private,
-        a.started,
-        a.ended,
-        a.worker,
-        a.task,
-        a.content_type,
-        a.error,
-        a.reason,
-        a.death_error,
-        a.note,
-        a.result,
-        a.body,
-        state,
-    )
-
-
-def _add_beside(account: Account, beside: _Beside) -> None:
-    account.has_beside = True
-    account.replayed, account.dropped = beside.replayed, beside.dropped
-    account.retry, account.ends = beside.retry, list(beside.ends)
-    account.progress, account.log = beside.progress, beside.log
-
-
-def _to_beside(account: Account, *, is_gone: bool) -> bytes:
-    columns = None
-    if is_gone:
-        columns = _to_columns(account, 2**62)
-        if account.state in {DONE, CANCELLED}:  # for good, so only its times are of use
-            account.body, account.result, account.error, account.death_error = b"", None, None, None
-            columns = _to_columns(account, 2**62)
-    return _ENCODER.encode(
-        _Beside(
-            account.replayed,
-            account.dropped,
-            account.retry,
-            account.ends,
-            account.progress,
-            account.log,
-            columns,
-        )
-    )
