@@ -46,7 +46,7 @@ def three(shell: Shell) -> Sequence[str]:
 def test_jobs_are_listed_newest_first_with_what_they_say(shell: Shell, three: Sequence[str]) -> None:
     done, dead, delayed = three
 
-    lines = shell.ok("jobs", COLUMNS="180").out.splitlines()
+    lines = shell.ok("jobs").out.splitlines()
 
     assert lines[0].split() == ["id", "status", "queue", "task", "attempt", "last", "took", "says"]
     assert [line.split()[:4] for line in lines[1:]] == [
@@ -55,6 +55,30 @@ def test_jobs_are_listed_newest_first_with_what_they_say(shell: Shell, three: Se
         [done, "done", "default", "tasks.add"],
     ]
     assert "failed: ValueError: no \\x1b[31m route" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (60, "id status queue task last"),
+        (100, "id status queue task attempt last took"),
+        (140, "id status queue task attempt last took says"),
+    ],
+)
+def test_a_terminal_is_shown_what_it_has_room_for(
+    shell: Shell, three: Sequence[str], width: int, header: str
+) -> None:
+    ours, theirs = pty.openpty()
+    env = shell.env | {"COLUMNS": str(width)}
+
+    subprocess.run([*DIBS, "jobs"], cwd=shell.directory, env=env, stdout=theirs, check=True)
+
+    os.close(theirs)
+    lines = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert lines[0].split() == header.split()
+    assert [line.split()[0] for line in lines[1:]] == list(reversed(three))
+    assert max(map(len, lines)) <= max(width, 86)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dibs.cli import lives
 from dibs.cli.arguments import add_broker, add_json, at_least_one, open_app, print_json, print_table
 from dibs.cli.catching_up import catch_up
-from dibs.cli.shown import read_span
+from dibs.cli.shown import cut, read_span
 from dibs.errors import UsageError
 from dibs.ledger.life import STATUSES
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dibs.ledger.life import JobInfo, JobSelection
 
 _PAGE = 500
-#: What a table of jobs takes beside its names and what they say.
-_TABLE_REST = 92
+#: With less room than this it is not worth while to show what jobs say.
+_LEAST_SAYS = 16
 #: Seconds between two looks with `--follow`, and how far each looks back: clocks differ.
 _INTERVAL, _OVERLAP = 1.0, 5.0
 #: So many pages are read per look; where more happens than anybody can read, the rest is left out.
@@ -94,13 +94,26 @@ def _list(ledger: Ledger, options: argparse.Namespace) -> None:
         print_json({"jobs": [lives.as_json(info) for info in found], "next": after, "is_cut": page.is_cut})
         return
     now = time.time()
-    widths = [max((len(getattr(info, name) or "-") for info in found), default=0) for name in ("queue", "task")]
-    room = shutil.get_terminal_size().columns - sum(widths) - _TABLE_REST
-    print_table([lives.as_row(info, now, room) for info in found], "no jobs")
+    rows = [lives.as_row(info, now) for info in found]
+    print_table(_fit(rows, shutil.get_terminal_size().columns) if sys.stdout.isatty() else rows, "no jobs")
     if page.is_cut:
         print("Looking took too long, so this is not all.", end=" ", file=sys.stderr)
     if after is not None:
         print(f"There are more: go on with --after {after}, or give --limit or a narrower filter.", file=sys.stderr)
+
+
+def _fit(rows: list[dict[str, Any]], width: int) -> list[dict[str, Any]]:
+    """Leave out of a table what a terminal has no room for; the ids never: they are there to be copied."""
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) + 2 for name in (rows[0] if rows else ())}
+    room = width + 2 - sum(widths.values()) + widths.get("says", 0)
+    if room - 2 >= _LEAST_SAYS:
+        return [row | {"says": cut(row["says"], room - 2)} for row in rows]
+    left_out = {"says"}
+    for name in ("took", "attempt"):
+        if room < 0:
+            left_out.add(name)
+            room += widths[name]
+    return [{name: value for name, value in row.items() if name not in left_out} for row in rows]
 
 
 def _follow(ledger: Ledger, options: argparse.Namespace) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dibs.ledger.life import JobInfo, Progress, RunInfo
 
 _PRIVATE = "private: not shown"
-#: So many characters at least of what a job says last.
-_LEAST_SAYS = 16
+#: So many characters at most, and at least, of what a job says last.
+_MOST_SAYS, _LEAST_SAYS = 200, 16
 
 
 def as_json(info: JobInfo) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def as_whole_json(info: JobInfo) -> dict[str, Any]:
     }
 
 
-def as_row(info: JobInfo, now: float, room: int) -> dict[str, Any]:
-    """Return a job as a row of a table, what it says last cut to `room`."""
+def as_row(info: JobInfo, now: float) -> dict[str, Any]:
+    """Return a job as a row of a table."""
     return {
         "id": info.id,
         "status": info.status,
@@ -77,7 +77,7 @@ def as_row(info: JobInfo, now: float, room: int) -> dict[str, Any]:
         "attempt": info.attempt,
         "last": age(_last(info), now),
         "took": _took(info, now),
-        "says": cut(_says(info), max(room, _LEAST_SAYS)) or "-",
+        "says": cut(_says(info), _MOST_SAYS) or "-",
     }
 
 
@@ -172,7 +172,7 @@ def _run(run: RunInfo) -> list[str]:
     took = span(None if run.started is None or run.ended is None else run.ended - run.started)
     began = "-" if run.started is None else clock(run.started)
     head = f"  {run.attempt:>3}  {began}  {took:>9}  {run.outcome:<9}  {run.worker or '-'}".rstrip()
-    return [head] if not run.error else [head, f"       {cut(gist(run.error), 200)}"]
+    return [head] if not run.error else [head, f"       {cut(gist(run.error), _MOST_SAYS)}"]
 
 
 def _time(ms: int | None, now: float) -> str | None:
