@@ -159,9 +159,9 @@ class Job(Generic[R]):
         _check_timeout(timeout)
         if timeout == 0:
             return self._read(await asyncio.to_thread(self._look))
-        waiting = _Waiting(self._watch)
+        waiting, limit = _Waiting(self._watch), asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 begun = await asyncio.to_thread(waiting.begin)
                 ending = await asyncio.wrap_future(begun)
         except TimeoutError:

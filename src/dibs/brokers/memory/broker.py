@@ -153,7 +153,7 @@ class MemoryBroker:
     def cancel(self, ids: Collection[str]) -> dict[str, CancelAnswer]:
         """Cancel jobs. See `Broker.cancel`."""
         with self._store.open() as store:
-            answers = {one: _cancel(store, one) for one in ids}
+            answers: dict[str, CancelAnswer] = {one: _cancel(store, one) for one in ids}
         self._store.wake()
         return answers
 
