@@ -14,12 +14,23 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import assert_never
 
 from dibs.brokers.rabbitmq.ledger import entries, rows
 from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DONE, Account
-from dibs.brokers.rabbitmq.ledger.entries import Dropped, Ended, Enqueued, Entry, Noted, Purged, Replayed
+from dibs.brokers.rabbitmq.ledger.entries import (
+    Cancel,
+    Dropped,
+    Ended,
+    Enqueued,
+    Entry,
+    Noted,
+    Pause,
+    Purged,
+    Replayed,
+)
 from dibs.brokers.rabbitmq.ledger.rows import COLUMNS
 from dibs.ledger import tables
 from dibs.message import now_ms
@@ -34,19 +45,25 @@ _MOST_GONE = 200_000
 _PRUNED, _PRUNED_EVERY = 2000, 500
 #: So many jobs are looked at at a time where a whole queue is concerned.
 _CHUNK = 5000
+#: Larger than any number that means something.
+_LARGEST = 2**60
 #: Seconds to wait for another writer.
 _BUSY = 2.0
 
 _TABLES = (
     # One row. `next` is the offset of the entry to come, `digest` that of the message before it: whether the stream
     # is still the same is told by looking at that message again.
-    "CREATE TABLE dibs_index (version INTEGER NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, digest BLOB) STRICT",
+    """CREATE TABLE dibs_index (
+        version INTEGER NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, digest BLOB
+    ) STRICT""",
     # What is known of jobs beside what dibs_jobs has room for, and all that is known of those that are told no more:
     # `gone` numbers these.
     "CREATE TABLE dibs_index_beside (id TEXT PRIMARY KEY, gone INTEGER, data BLOB NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE INDEX dibs_index_gone ON dibs_index_beside (gone) WHERE gone IS NOT NULL",
     # When all that was ready, and all that was dead, in a queue was deleted last.
-    "CREATE TABLE dibs_index_queues (name TEXT PRIMARY KEY, purged INTEGER NOT NULL, dropped INTEGER NOT NULL) STRICT",
+    """CREATE TABLE dibs_index_queues (
+        name TEXT PRIMARY KEY, purged INTEGER NOT NULL, dropped INTEGER NOT NULL
+    ) STRICT""",
 )
 # All are served by the index of the ids, or the primary key.
 _LOAD = f"SELECT {COLUMNS}, seq FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
@@ -138,18 +155,11 @@ class Index:
         """
         said = [entry for _, body in batch for entry in entries.decode(body)]
         offset, body = batch[-1]
-        digest = digest_of(body)
-        now = now_ms()
-        with self._transaction():
-            place = self._connection.execute("SELECT next FROM dibs_index").fetchone()
-            if place != (self.next,) or not self._is_in_place():
-                raise Overtaken
-            self._add(said, now)
-            self._unpruned += len(said)
-            if self._unpruned >= _PRUNED_EVERY:
-                self._prune(now)
-            self._connection.execute("UPDATE dibs_index SET next = ?, digest = ?", (offset + 1, digest))
-        self.next, self.digest = offset + 1, digest
+        try:
+            self._write(said, offset + 1, digest_of(body))
+        except OverflowError:  # anybody may have written it
+            self._prepare()
+            self._write([entry for entry in said if _is_sound(entry)], offset + 1, digest_of(body))
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
@@ -192,6 +202,19 @@ class Index:
             raise
         self._connection.execute("COMMIT")
 
+    def _write(self, said: Sequence[Entry], following: int, digest: bytes) -> None:
+        now = now_ms()
+        with self._transaction():
+            place = self._connection.execute("SELECT next FROM dibs_index").fetchone()
+            if place != (self.next,) or not self._is_in_place():
+                raise Overtaken
+            self._add(said, now)
+            self._unpruned += len(said)
+            if self._unpruned >= _PRUNED_EVERY:
+                self._prune(now)
+            self._connection.execute("UPDATE dibs_index SET next = ?, digest = ?", (following, digest))
+        self.next, self.digest = following, digest
+
     def _is_in_place(self) -> bool:
         try:
             return self.path.stat().st_ino == self._inode
@@ -215,8 +238,10 @@ class Index:
                 case Purged():
                     self._mark(entry.queue, purged=entry.at)
                     wide[entry.queue, "purged"] = None
-                case _:
+                case Cancel() | Pause():
                     pass  # belongs into the other stream
+                case _:
+                    assert_never(entry)
         for start in range(0, len(words), _CHUNK):
             self._add_words(words[start : start + _CHUNK], now)
         for queue, what in wide:
@@ -342,6 +367,12 @@ class Index:
         if ids:
             self._store(self._load(ids).values(), now)
         execute(_FORGET_GONE, (self._gone - _MOST_GONE,))
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Tell whether the numbers of an entry are ones that can be stored."""
+    values = (getattr(entry, name) for name in entry.__struct_fields__)
+    return all(not isinstance(value, int) or -_LARGEST < value < _LARGEST for value in values)
 
 
 def digest_of(body: bytes) -> bytes:
