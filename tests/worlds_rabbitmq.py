@@ -60,7 +60,7 @@ class RabbitWorld:
             arguments = {"x-stream-offset": "first"}
             messages = channel.consume(self.stored(stream), arguments=arguments, inactivity_timeout=quiet)
             for method, _, body in messages:
-                if method is None:
+                if method is None or body is None:
                     return found
                 found += entries.decode(body)
                 channel.basic_ack(method.delivery_tag)

@@ -64,7 +64,6 @@ class Follower:
         self._claim = Claim(self.path)
         #: None: another process has it.
         self._index: Index | None = None
-        self._link = Link(address, "ledger", self)
         self._reader: StreamReader | None = None
         #: What came and is not written.
         self._gathered: Batch = []
@@ -75,6 +74,7 @@ class Follower:
         self._closing: asyncio.Task[None] | None = None
         #: When the other one was seen to take a step, and how far it was.
         self._step = (0.0, -1)
+        self._link = Link(address, "ledger", self)
 
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Take in what stands in the ledger now. See `Ledger.refresh`."""

@@ -39,7 +39,8 @@ class StreamReader:
         #: How many entries were gone before they were read: the server had deleted them, as they were too old.
         self.missed = 0
         self._channel = channel
-        self._on_batch = on_batch
+        #: Is called with what came.
+        self.on_batch = on_batch
         self._tap = Tap(self._take)
         self._acknowledged = 0
         self._is_cancelled = False
@@ -110,7 +111,7 @@ class StreamReader:
         first, newest = batch[0][0], batch[-1][0]
         if self.next is not None and first > self.next:
             self.missed += first - self.next
-        self._on_batch(batch)
+        self.on_batch(batch)
         self.next = newest + 1
         if self._tap.tag - self._acknowledged >= _ACKNOWLEDGED:
             self._acknowledge()
@@ -155,24 +156,39 @@ async def end_of(connection: Connection, name: str) -> int:
     Raises:
         AMQPError: there is no such stream, it may not be read, or the connection was lost.
     """
+    seen = await _glance(connection, name, "last", _LARGEST_WINDOW)
+    return 0 if seen is None else seen[1] + 1
+
+
+async def offset_at(connection: Connection, name: str, start: Start) -> int | None:
+    """Return the offset of the first entry that is read from there; None: there is none yet.
+
+    Raises:
+        AMQPError: as above.
+    """
+    seen = await _glance(connection, name, start, 1)
+    return None if seen is None else seen[0]
+
+
+async def _glance(connection: Connection, name: str, start: Start, window: int) -> tuple[int, int] | None:
+    """Return the first and the last offset of what is there from `start` on, as far as the window reaches."""
     channel = await Channel.open(connection)
-    newest = -1
+    seen: list[int] = []
 
     def take(batch: Batch) -> None:
-        nonlocal newest
-        newest = max(newest, batch[-1][0])
+        seen.extend((batch[0][0], batch[-1][0]))
 
     tap = Tap(take)
-    await _consume(channel, tap, name, "last", _LARGEST_WINDOW)
-    # What is there for a new consumer the server's channel learns from the stream. That an empty one has nothing is
-    # sure when the channel has asked the stream twice more: the second question was sent when the first was answered,
-    # and it was answered behind what the stream had for the first consumer.
+    await _consume(channel, tap, name, start, window)
+    # What is there for a new consumer the server's channel learns from the stream. That there is nothing is sure when
+    # the channel has asked the stream twice more: the second question was sent when the first was answered, and it
+    # was answered behind what the stream had for the first consumer.
     for _ in range(2):
-        if newest < 0:
+        if not seen:
             await _consume(channel, tap, name, "next", None)
-    await _round_trip(channel)  # behind all entries of the last chunk
+    await _round_trip(channel)  # behind all that fits into the window
     await _close(channel)
-    return newest + 1
+    return (min(seen), max(seen)) if seen else None
 
 
 async def _consume(channel: Channel, tap: Tap, name: str, start: Start, window: int | None) -> None:
