@@ -70,7 +70,8 @@ def test_a_queue_that_is_not_there_is_told_in_one_line(rabbit_shell: Shell, comm
 
 def test_a_job_from_its_hand_over_to_its_result(rabbit_shell: Shell) -> None:
     shell = rabbit_shell
-    done, failed = (shell.ok("enqueue", f"tasks:app.{name}", "1").out.strip() for name in ("add", "fail"))
+    done = shell.ok("enqueue", "tasks:app.add", "1").out.strip()
+    failed = shell.ok("enqueue", "tasks:app.fail", '"boom"').out.strip()
     assert shell.dibs("result", done).code == 7
 
     shell.ok("worker", "-p", "1", "--burst")
@@ -78,7 +79,7 @@ def test_a_job_from_its_hand_over_to_its_result(rabbit_shell: Shell) -> None:
     assert shell.ok("result", done, "--wait", "20").out == "3\n"
     dead = shell.dibs("result", failed, "--wait", "20")
     assert (dead.code, dead.out) == (5, "")
-    assert "ValueError: 1" in dead.err
+    assert "ValueError: boom" in dead.err
     listed = {job["id"]: job["status"] for job in shell.ok("jobs", "--json").json()["jobs"]}
     assert listed == {done: "done", failed: "dead"}
     whole = shell.ok("job", done, "--json").json()
@@ -92,7 +93,7 @@ def test_a_cancel_is_a_request_that_a_worker_carries_out(rabbit_shell: Shell) ->
     job_id = shell.ok("enqueue", "tasks:app.add", "1").out.strip()
 
     said = shell.ok("cancel", job_id).out
-    shell.ok("worker", "-p", "1", "--burst")
+    print(shell.ok("worker", "-p", "1", "--burst").err)
 
     assert said == f"{job_id}  requested: a worker carries it out, should the job not end before\n"
     assert "was cancelled" in shell.refused("result", job_id, "--wait", "20", code=6)
