@@ -23,7 +23,7 @@ from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.ledger.index import Index, Overtaken, digest_of
 from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of
-from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader, end_of
+from dibs.brokers.rabbitmq.ledger.stream import OWN_ENTRIES, Batch, StreamReader, end_of
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
 from dibs.errors import AccessRefused, BrokerUnavailable, LedgerUnavailable
@@ -222,7 +222,7 @@ class Follower:
                     if digest_of(body) != index.digest:
                         raise _Changed
                     del batch[0]
-            if batch and batch[0][0] > index.next:
+            if batch and batch[0][0] - index.next > OWN_ENTRIES:
                 self._miss(index.next, batch[0][0])
             for start in range(0, len(batch), _MOST_GATHERED):
                 index.apply(batch[start : start + _MOST_GATHERED])
