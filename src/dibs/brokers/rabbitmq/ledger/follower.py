@@ -141,6 +141,7 @@ class Follower:
                 self._index = Index(self.path, identity_of(self._address, self._name))
         if self._index is not None and end < self._index.next:
             self._make_anew("it ends before what was read of it")
+        await self._follow(connection)  # even if there is nothing to read now, as others wait for what we write
         return end, self._place()
 
     async def _find_end(self, connection: Connection) -> int:
@@ -159,12 +160,9 @@ class Follower:
         """Go on for a moment, or until `end`. Returns how far the index is."""
         deadline = time.monotonic() + _SLICE
         while (place := self._place()) < end and time.monotonic() < deadline:
-            if self._trouble is not None:
-                raise self._trouble
             if self._index is None:
                 self._take_over(place)
-            elif self._reader is None or not self._reader.is_open:
-                await self._explained(self._read(connection))
+            await self._follow(connection)
             await asyncio.sleep(_PAUSE if self._index is None else 0.002)
         return place
 
@@ -190,6 +188,17 @@ class Follower:
                 is_ours = self._claim.usurp()
             if is_ours:
                 self._index = Index(self.path, identity_of(self._address, self._name))
+
+    async def _follow(self, connection: Connection) -> None:
+        """See to it that the stream is read, if the index is ours.
+
+        Raises:
+            LedgerUnavailable: it can't be written.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        if self._index is not None and (self._reader is None or not self._reader.is_open):
+            await self._explained(self._read(connection))
 
     async def _read(self, connection: Connection) -> None:
         """Begin to read where the index ends: with the message before, to see whether the stream is the same."""
