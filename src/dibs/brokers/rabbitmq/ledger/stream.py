@@ -25,8 +25,8 @@ Batch = list[tuple[int, bytes]]
 _WINDOW, _ACKNOWLEDGED = 2000, 500
 #: How long an acknowledgement may wait for company. The server's limit for it is half an hour.
 _ACKNOWLEDGED_WITHIN = 1.0
-#: The server writes entries of its own that nobody is given, one for each segment: up to so many numbers that are left
-#: out mean nothing.
+#: The server writes entries of its own that nobody is given, one for each segment: so many numbers that are left out
+#: mean nothing.
 OWN_ENTRIES = 16
 #: More than the last chunk of a stream can have, which `end_of` wants to have whole.
 _LARGEST_WINDOW = 65535
