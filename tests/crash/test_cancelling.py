@@ -186,6 +186,20 @@ def test_a_cancel_that_races_with_the_end_has_one_outcome(stage: Stage) -> None:
     assert done <= set(ended)
 
 
+def test_what_fails_while_it_is_being_cancelled_ends_as_cancelled(stage: Stage) -> None:
+    stage.worker("-p", "2", "-c", "2", module="plain_tasks")
+    fail = stage.app.get_task("tests.crash.plain_tasks.fail")
+    chance = random.Random(6)
+    jobs = [job.id for job in stage.app.enqueue_many([fail.prepare(str(number), 0.02) for number in range(100)])]
+
+    for job in jobs:
+        assert cancel(stage, job) in ("cancelled", "requested")
+        time.sleep(chance.uniform(0, 0.008))
+
+    # On RabbitMQ one that failed a moment sooner is cancelled when it comes again.
+    until(lambda: {stage.job(job).status for job in jobs} == {"cancelled"})
+
+
 def test_what_a_job_says_is_seen_while_it_runs_and_afterwards(stage: Stage, tmp_path: Path) -> None:
     end = tmp_path / "end"
     worker = stage.worker("-p", "1", module="plain_tasks")
