@@ -17,32 +17,13 @@ from dibs.brokers.rabbitmq.ledger.index import Index
 from dibs.ledger import tables
 from dibs.message import new_id
 from tests.histories import History
+from tests.indexes import content
 
 
 def tell(made: Index, said: Sequence[Entry], *, at_a_time: int = 7) -> None:
     """Have an index take in entries, so many to a message and a message at a time."""
     for start in range(0, len(said), at_a_time):
         made.apply([(made.next, entries.encode(said[start : start + at_a_time]))])
-
-
-def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return what stands in the tables that are asked, without places in the line."""
-    connection = sqlite3.connect(path)
-    found = {
-        table: sorted(connection.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
-        for table, columns in (
-            (
-                "dibs_jobs",
-                "id, queue, state, priority, due, attempt, crashes, enqueued, keep, started, ended, worker, "
-                "task, content_type, error, reason, death_error, note, result, body",
-            ),
-            ("dibs_runs", "job, attempt, started, ended, worker, outcome, error"),
-            ("dibs_notes", "job, progress, log"),
-            ("dibs_queues", "name"),
-        )
-    }
-    connection.close()
-    return found
 
 
 def told(path: Path, history: History) -> dict[str, tuple[str, int, list[tuple[int, str]], bytes | None]]:
