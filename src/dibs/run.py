@@ -77,7 +77,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             return self.judge(error)
         finally:
             RUNNING.reset(token)
-        return self._never_ran(result) if inspect.isawaitable(result) else _done(result)
+        return self._never_ran(result) if result is not None and inspect.isawaitable(result) else _done(result)
 
     async def arun(self, watch: Watch) -> Outcome:
         """Run a coroutine function and judge how it ended; whoever cancels the run sees it cancelled."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dibs.message import Delivery
 from dibs.outcome import Outcome
-from dibs.worker.frames import Began, Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
+from dibs.worker.frames import Began, Frame, Inbox, Keep, Lost, Setup, Start, Stop, append, pack
 from dibs.worker.window import Window
 
 #: What the jobs of an executor may weigh before it gets no more ahead.
@@ -104,7 +104,8 @@ class Child:
 
     def post(self, *frames: Frame) -> None:
         """Put frames into the outbox; `flush` sends them."""
-        self._outbox += pack(frames)
+        for frame in frames:
+            append(self._outbox, frame)
 
     def start(self, number: int, delivery: Delivery) -> None:
         """Have it run a delivery when a slot is free."""

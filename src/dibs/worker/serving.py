@@ -6,7 +6,8 @@ import threading
 
 from dibs.lifespan import finish
 from dibs.worker.executor import Executor, end_with
-from dibs.worker.frames import Finished, Start
+from dibs.worker.frames import Finished
+from dibs.worker.relay import Relay, Runner
 from dibs.worker.watch import MainThreadInterrupter, ThreadInterrupter
 
 
@@ -27,21 +28,15 @@ def serve_alone(executor: Executor) -> None:
 def serve_on_threads(executor: Executor) -> None:
     """Run a job per slot at a time, each on a thread that takes the next one itself: no hand-over between threads."""
     finish(executor.start())
-    taking = threading.Lock()
+    line = executor.line
+    relay = Relay(line)
     interrupter = ThreadInterrupter(executor.alarms)
-
-    def take() -> Start | None:
-        with taking:
-            while not executor.line.is_stopped:
-                if (start := executor.line.take()) is not None:
-                    return start
-                executor.line.wait()
-        return None
 
     def serve() -> None:
         try:
-            while (start := take()) is not None:
-                executor.line.send(Finished(start.number, executor.run(start, interrupter)))
+            runner = Runner(relay)
+            while (start := runner.take()) is not None:
+                line.send(Finished(start.number, executor.run(start, interrupter)))
         except BaseException as error:  # noqa: BLE001 -- a slot without its thread would hold its job for ever
             end_with(error)
 
