@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from dibs.message import Delivery
-from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.outcome import Cancelled, Dead, Outcome, RetryIn
 from dibs.text import visible
 
 log = logging.getLogger("dibs.worker")
@@ -14,7 +14,7 @@ log = logging.getLogger("dibs.worker")
 
 def report(delivery: Delivery, outcome: Outcome) -> None:
     """Log an outcome that an operator wants to know of: work will be redone, or was set aside."""
-    if not isinstance(outcome, RetryIn | Dead):
+    if not isinstance(outcome, RetryIn | Dead | Cancelled):
         return
     message = delivery.message
     fields = (_one_line(message.id), _one_line(message.task or "none"), _one_line(message.queue), message.attempt)
@@ -33,6 +33,8 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
         case Dead(reason=reason, error=error):
             text = "job set aside reason=%s job=%s task=%s queue=%s attempt=%d error=%s"
             log.error(text, reason, *fields, _last_line(error))
+        case Cancelled():
+            log.info("job cancelled job=%s task=%s queue=%s attempt=%d", *fields)
 
 
 def ids(deliveries: Iterable[Delivery]) -> str:
