@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dibs.message import Delivery, Message
-from dibs.outcome import Cancelled, Dead, Outcome, Released, RetryIn, Run
+from dibs.outcome import Dead, Outcome, Released, RetryIn, Run
 from dibs.worker.child import Child, Death
 from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from dibs.worker.slots import Slots
