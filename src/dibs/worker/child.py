@@ -124,7 +124,7 @@ class Child:
         self.running[number] = delivery
         self.since[number] = now_ms()
         self._body_bytes += len(delivery.message.body)
-        self.post(Start(number, self._epoch, delivery.message))
+        append(self._outbox, Start(number, self._epoch, delivery.message))
         self._unpermitted += 1
 
     def finish(self, number: int) -> Delivery:
