@@ -129,9 +129,9 @@ class Supply:
 
     def cancelled(self) -> frozenset[object]:
         """Return the receipts of what is held here and is to be cancelled."""
-        if self._consumer is None:
+        if self._consumer is None or not (asked := self._consumer.cancelled()):
             return frozenset()
-        return frozenset(delivery.receipt for delivery in self._consumer.cancelled())
+        return frozenset(delivery.receipt for delivery in asked)
 
     def note(self, notes: Sequence[tuple[Delivery, Note]]) -> None:
         """Have the ledger show what running jobs say. What it does not take is let go of: nothing hangs on it."""
