@@ -135,7 +135,7 @@ class Inbox:
         self._buffer = bytearray()
         self._decoder = msgspec.msgpack.Decoder(Frame)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes | bytearray) -> list[Frame]:
         """Return the frames that these bytes complete."""
         buffer = self._buffer
         buffer += data
