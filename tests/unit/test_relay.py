@@ -100,7 +100,7 @@ def test_short_jobs_are_run_by_one_thread_after_the_other() -> None:
         threads.line.put(4000)
         until(lambda: threads.has_run(4000))
 
-        assert changes(threads.ran_by) <= 4000 / 10  # some: a job is long where another program has the processor
+        assert changes(threads.ran_by) <= 4000 / 2  # some: a job takes long where another program has the processor
 
 
 def test_jobs_that_wait_for_each_other_run_all_at_once_behind_short_ones() -> None:

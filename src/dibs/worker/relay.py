@@ -16,8 +16,8 @@ from dibs.worker.line import Line
 
 #: Seconds below which a job is short: what eight threads could do meanwhile is less than what changing over costs.
 _SHORT = 0.0002
-#: So many short jobs in a row prove that the next one is short, too.
-_EVIDENCE = 8
+#: So many short jobs in a row make it likely that the next one is short, too. Where every tenth is long none waits.
+_EVIDENCE = 32
 #: Seconds that all wait for a job that turns out to be long.
 _PATIENCE = 0.001
 
