@@ -256,8 +256,8 @@ _ROW = """
 INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since,
                        keep, private, task, content_type, headers, properties, error, body)
 VALUES (:id, :queue, :state, :priority, :due, :expires, :attempt, :crashes, :suspect, :enqueued, :unknown_since,
-        :keep, :private, CAST(:task AS TEXT), CAST(:content_type AS TEXT), CAST(:headers AS TEXT), CAST(:properties AS TEXT),
-        CAST(:error AS TEXT), :body)
+        :keep, :private, CAST(:task AS TEXT), CAST(:content_type AS TEXT), CAST(:headers AS TEXT),
+        CAST(:properties AS TEXT), CAST(:error AS TEXT), :body)
 """
 _NULL = ("due", "expires", "enqueued", "unknown_since", "content_type", "headers", "properties", "error")
 _LEAST, _MOST = -(2**63), 2**63 - 1
