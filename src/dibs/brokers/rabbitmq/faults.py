@@ -9,7 +9,7 @@ from pika import exceptions
 from dibs.errors import AccessRefused, BrokerError, BrokerUnavailable, QueueMismatch
 
 # AMQP reply codes, as the server closes channels and connections with them.
-ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
+ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED, NOT_IMPLEMENTED = 403, 404, 405, 406, 540
 
 
 def code_of(error: BaseException | None) -> int:
