@@ -11,16 +11,25 @@ pieces as doubtful, and asks the target for the proof before it sends them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from dibs.message import Message
+from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
 
 #: What is carried. Running jobs stay with their worker.
 State = Literal["ready", "delayed", "dead"]
+
+
+#: The most messages of a batch, and about how many bytes it has at the most.
+BATCH, BATCH_BYTES = 500, 8 * 1024 * 1024
+#: A message over this size is a batch of its own: should the target's own limit be lower than we know, it closes what
+#: it comes by, and leaves others in doubt.
+_LARGE_BYTES = 1024 * 1024
+#: A mark is a time in this many ms, so that it has 38 bits.
+_MARK_MS = 10
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +44,38 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     mark: int = 0
     #: It was in somebody's hands before, who may have been a mover: it may be in the target already.
     is_doubtful: bool = False
+    #: Its sender gave it no id, so it has another one each time that it is taken.
+    is_nameless: bool = False
 
     @property
     def id(self) -> str:
         """The job's."""
         return self.message.id
+
+
+def new_mark() -> int:
+    """Return what names a move that begins now."""
+    return now_ms() // _MARK_MS
+
+
+def began(mark: int) -> float:
+    """Return when the move of this mark began, in seconds since 1970."""
+    return mark * _MARK_MS / 1000
+
+
+def apart(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Yield pieces in order, the large ones alone."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        if len(piece.message.body) > _LARGE_BYTES:
+            if batch:
+                yield batch
+            yield [piece]
+            batch = []
+        else:
+            batch.append(piece)
+    if batch:
+        yield batch
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -92,7 +128,7 @@ class Source(Protocol):
         ...
 
     def take(self, queues: Sequence[str], state: State) -> Generator[list[Piece]]:
-        """Yield batches of what is in that state, out of the others' sight, until there is no more or only stragglers.
+        """Yield batches of what is in that state, out of others' sight, until there is no more, or stragglers only.
 
         When it ends or is closed, what was neither let go of nor left in doubt goes back to where it was.
         """

@@ -148,7 +148,8 @@ class Mover:
             sink.forget(there)
             self.tally.count(self.tally.arrived, there, state)
         rest = [piece for piece in pieces if not (piece.is_doubtful and piece.id in known.ids)]
-        if not known.is_sure and (unknown := [piece for piece in rest if piece.is_doubtful]):
+        unknown = [piece for piece in rest if piece.is_doubtful and (piece.is_nameless or not known.is_sure)]
+        if unknown:
             self._on_doubt(unknown)
             self.tally.possibly_twice += [piece.id for piece in unknown]
         return rest

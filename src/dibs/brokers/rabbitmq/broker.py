@@ -19,6 +19,7 @@ from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.brokers.rabbitmq.deadletters import DeadLetters
 from dibs.brokers.rabbitmq.flight import Flight, flight_of
 from dibs.brokers.rabbitmq.intake import Intake
+from dibs.brokers.rabbitmq.moving import RabbitSink, RabbitSource
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
 from dibs.brokers.rabbitmq.walk import Walk
@@ -133,6 +134,23 @@ class RabbitBroker:
         if state == "delayed":
             raise UsageError("RabbitMQ can't purge delayed messages: those of all queues wait in the same places.")
         return self._purge(queue, self._names.stored(queue))
+
+    def source(self) -> RabbitSource:
+        """Return it as the source of a move."""
+        return RabbitSource(
+            self._address, self._names, self.queues, may_declare=self._may_declare, timeout=self._timeout
+        )
+
+    def sink(self) -> RabbitSink:
+        """Return it as the target of a move."""
+        return RabbitSink(
+            self._address,
+            self._names,
+            self._publisher,
+            send=self.send,
+            check=self._check_sizes,
+            timeout=self._timeout,
+        )
 
     def close(self) -> None:
         """Close what was opened here, consumers first: they may still have outcomes to publish."""

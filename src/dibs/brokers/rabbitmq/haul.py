@@ -1,8 +1,8 @@
-"""Taking all that is in a queue of the server, on a channel of its own, while others publish to it and consume from it.
+"""Taking all that is in a queue of the server, on a channel of its own, while others publish to it and consume.
 
 What is taken stays unacknowledged until it is let go of. All else goes back when the haul ends, however it ends: in
-its order and with what is left of its time, as one channel with at most 32 consumers gives it back (a message that was
-to wait 6 s waited 6.0 s, on 3.10.8 and 4.0.5, though a consumer that was killed had it for 3 of them).
+its order and with what is left of its time, as one channel with at most 32 consumers gives it back. (Messages that
+were to wait 6 s waited 6.0 s, on 3.10.8 and 4.0.5, though a consumer that was killed had them for 3 of these.)
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from pika import exceptions, frame, spec
 
 from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Channel, Connection
+from dibs.moving.ends import BATCH, BATCH_BYTES
 
-#: The most messages, and bytes, of a batch.
-_BATCH, _BATCH_BYTES = 500, 8 * 1024 * 1024
 #: How many the server may send before anybody knows how large they are, then how many and about how many bytes.
 _FIRST_AHEAD, _AHEAD, _AHEAD_BYTES = 50, 1000, 16 * 1024 * 1024
 #: The most that one consumer may hold, and the most consumers that keep their order when all is given back.
@@ -75,12 +74,12 @@ class Haul:
         if self.is_over:
             return self._next_batch()
         await self._look_ahead()
-        if len(self._arrived) < _BATCH:
+        if len(self._arrived) < BATCH:
             self._is_enough.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_enough.wait(), _QUIET)
             self._check()
-        if len(self._arrived) < _BATCH and (self._count >= self._expected or not self._arrived):
+        if len(self._arrived) < BATCH and (self._count >= self._expected or not self._arrived):
             await self._look_if_over()
         return self._next_batch()
 
@@ -95,8 +94,8 @@ class Haul:
                 self._channel.raw.basic_ack(tag)
         for tag in tags:
             del self._in_hand[tag]
-        # The channel keeps back what goes beyond 32 that the queue has not answered for. The first answer of the queue
-        # brings the others on their way; the next one comes behind them.
+        # The channel keeps back what goes beyond 32 that the queue has not answered for. The first answer of the
+        # queue brings the others on their way; the next one comes behind them.
         for _ in range(2):
             got = await self._channel.get(self._name)
             if got is not None:
@@ -116,7 +115,7 @@ class Haul:
     def _next_batch(self) -> list[Arrival]:
         batch: list[Arrival] = []
         size = 0
-        while self._arrived and len(batch) < _BATCH and (not batch or size + len(self._arrived[0].body) < _BATCH_BYTES):
+        while self._arrived and len(batch) < BATCH and (not batch or size + len(self._arrived[0].body) < BATCH_BYTES):
             arrival = self._arrived.popleft()
             size += len(arrival.body)
             self._in_hand[arrival.tag] = None
@@ -124,7 +123,7 @@ class Haul:
         return batch
 
     async def _look_ahead(self) -> None:
-        """Let the server send more, where what is held leaves it too little room; a consumer's own can't be widened."""
+        """Let the server send more where what is held leaves too little room: a consumer's own can't be widened."""
         ahead = max(1, min(_AHEAD, _AHEAD_BYTES * self._count // (self._bytes or 1))) if self._count else 0
         room = self._capacity - len(self._in_hand)
         if self._consumers < _MOST_CONSUMERS and room < ahead:
@@ -148,7 +147,7 @@ class Haul:
         )
         self._count += 1
         self._bytes += len(properties.data) + len(body)
-        if len(self._arrived) >= _BATCH:
+        if len(self._arrived) >= BATCH:
             self._is_enough.set()
 
     async def _look_if_over(self) -> None:
