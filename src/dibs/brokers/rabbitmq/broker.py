@@ -17,8 +17,9 @@ from dibs.brokers.rabbitmq import faults, login, wire
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.brokers.rabbitmq.deadletters import DeadLetters
-from dibs.brokers.rabbitmq.flight import Flight, flight_of
+from dibs.brokers.rabbitmq.flight import Flight, enqueued_by, flight_of
 from dibs.brokers.rabbitmq.intake import Intake
+from dibs.brokers.rabbitmq.ledger.streams import Keeping, Streams
 from dibs.brokers.rabbitmq.moving import RabbitSink, RabbitSource
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
@@ -44,6 +45,11 @@ class RabbitBroker:
         self._names = Names(namespace)
         self._timeout = handover_timeout
         self._may_declare = may_declare
+        keeping = login.keeping(address)
+        self._has_ledger = keeping is not None
+        self._streams = Streams(self._names, keeping or Keeping(), may_declare=may_declare)
+        #: The queue where this process waits for outcomes, once it has waited for one.
+        self.reply_queue: str | None = None
         #: How each queue that this object was told of is to be made.
         self._types: dict[str, str] = {}
         self._known: set[str] = set()
@@ -65,7 +71,7 @@ class RabbitBroker:
         publisher = self._publisher()
         if self._capabilities is None:
             version = publisher.link.run(_version, self._timeout, "being asked for its version")
-            self._capabilities = _capabilities(version)
+            self._capabilities = _capabilities(version, has_ledger=self._has_ledger)
         return self._capabilities
 
     def declare(self, queues: Sequence[Queue]) -> None:
@@ -83,16 +89,20 @@ class RabbitBroker:
         if not messages:
             return
         publisher = self._publisher()
-        flight = flight_of(messages, self._names)
+        flight = flight_of(messages, self._names, reply_to=self.reply_queue)
         self._known |= flight.queues
         self._check_sizes(flight, publisher)
+        if self._has_ledger:
+            flight.records = enqueued_by(messages)
         publisher.hand_over(flight, self._timeout)
 
     def consume(self, queues: Sequence[str], *, limit: int) -> RabbitConsumer:
         """Begin to receive from these queues. See `Broker.consume`."""
         topology = Topology(self._names, self._types, may_declare=self._may_declare)
         intake = Intake(self._address, topology, queues, limit, self._publisher)
-        consumer = RabbitConsumer(intake, handover_timeout=self._timeout)
+        consumer = RabbitConsumer(
+            intake, names=self._names, handover_timeout=self._timeout, has_ledger=self._has_ledger
+        )
         self._known.update(queues)
         self._consumers = [*(known for known in self._consumers if not known.is_closed), consumer]
         return consumer
@@ -173,10 +183,11 @@ class RabbitBroker:
                 self._open_publisher,
                 None,
             )  # kept, so that nothing of it is closed
+            self.reply_queue = None
         with self._lock:
             if self._open_publisher is None:
                 topology = Topology(self._names, self._types, may_declare=self._may_declare)
-                self._open_publisher = Publisher(self._address, topology)
+                self._open_publisher = Publisher(self._address, topology, self._streams)
             return self._open_publisher
 
     def _dead_letters(self, queue: str) -> DeadLetters:
@@ -247,7 +258,7 @@ async def _purge(connection: Connection, name: str, queue: str) -> int:
     return int(purged.message_count)
 
 
-def _capabilities(version: str) -> Capabilities:
+def _capabilities(version: str, *, has_ledger: bool) -> Capabilities:
     major, minor = (int(part) for part in re.findall(r"\d+", version + ".0.0")[:2])
     return Capabilities(
         server=f"RabbitMQ {version}",
@@ -260,5 +271,7 @@ def _capabilities(version: str) -> Capabilities:
         counts_deaths=False,
         counts_held=False,
         lists_queues=False,
+        has_ledger=has_ledger,
+        is_ledger_exact=False,
         body_bytes=_OLD_BODY_BYTES if major < 4 else _BODY_BYTES,
     )

@@ -12,11 +12,12 @@ import msgspec
 from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.hold import Hold, Record
 from dibs.brokers.rabbitmq.intake import Intake
-from dibs.brokers.rabbitmq.topology import LONGEST_DELAY
+from dibs.brokers.rabbitmq.ledger import entries
+from dibs.brokers.rabbitmq.topology import LONGEST_DELAY, Names
 from dibs.brokers.rabbitmq.wire import Burial
 from dibs.errors import AccessRefused, BrokerError, BrokerUnavailable, DibsError, ReceiptLost
 from dibs.message import Delivery, Message, now_ms
-from dibs.outcome import Dead, Done, Outcome, Released, RetryIn
+from dibs.outcome import Cancelled, Dead, Done, Outcome, Released, RetryIn
 
 #: How long closing waits for the server to take the deliveries back.
 _GIVE_BACK_TIMEOUT = 3.0
@@ -25,8 +26,14 @@ _GIVE_BACK_TIMEOUT = 3.0
 class RabbitConsumer:
     """See `Consumer`. Used by one thread of one process."""
 
-    def __init__(self, intake: Intake, *, handover_timeout: float) -> None:
+    def __init__(self, intake: Intake, *, names: Names, handover_timeout: float, has_ledger: bool) -> None:
         """Wait until the queues are there.
+
+        Args:
+            intake: the line.
+            names: of the namespace.
+            handover_timeout: seconds to wait for the server at the most.
+            has_ledger: outcomes are recorded.
 
         Raises:
             BrokerUnavailable: not within `handover_timeout`.
@@ -34,6 +41,8 @@ class RabbitConsumer:
         """
         self._intake = intake
         self._timeout = handover_timeout
+        self._has_ledger = has_ledger
+        self._reply_prefix = f"{names.reply}."
         self._pid = os.getpid()
         self._worker = f"{socket.gethostname()}:{self._pid}"
         self.is_closed = False
@@ -76,9 +85,7 @@ class RabbitConsumer:
         """
         self._check_process()
         holds = self._intake.holds
-        done: list[Hold] = []
-        records: list[tuple[Hold, Record]] = []
-        released: list[tuple[Hold, Message]] = []
+        held: list[tuple[Hold, Message, Outcome]] = []
         refused: list[Delivery] = []
         with self._intake.bell.lock:
             for delivery, outcome in outcomes:
@@ -86,20 +93,39 @@ class RabbitConsumer:
                 is_lost = holds.lost.pop(hold, None) is not None
                 if holds.taken.pop(hold, None) is None or (is_lost and hold.key is None):
                     refused.append(delivery)
-                    continue
-                match outcome:
-                    case Done():
-                        done.append(hold)
-                    case Released():
-                        released.append((hold, delivery.message))
-                    case RetryIn() | Dead():
-                        records.append((hold, self._record(delivery.message, outcome)))
-                    case _:
-                        assert_never(outcome)
-        if done or records or released:
-            self._intake.link.post(holds.settle, done, records, released)
+                else:
+                    held.append((hold, delivery.message, outcome))
+        if held:
+            self._settle(held)
         if refused:
             raise ReceiptLost(refused)
+
+    def _settle(self, held: Sequence[tuple[Hold, Message, Outcome]]) -> None:
+        now = now_ms()
+        done: list[Hold] = []
+        records: list[tuple[Hold, Record]] = []
+        released: list[tuple[Hold, Message]] = []
+        for hold, message, outcome in held:
+            if isinstance(outcome, Released):
+                released.append((hold, message))
+                continue
+            if self._has_ledger:
+                hold.entry = entries.ended(message, outcome, self._worker, now)
+                if message.properties:
+                    hold.reply_to = self._reply_to(message)
+            match outcome:
+                case Done() | Cancelled():
+                    done.append(hold)
+                case RetryIn() | Dead():
+                    records.append((hold, self._record(message, outcome)))
+                case _:
+                    assert_never(outcome)
+        self._intake.link.post(self._intake.holds.settle, done, records, released)
+
+    def _reply_to(self, message: Message) -> str | None:
+        """Return the queue where somebody waits for what becomes of a message, if there is one of dibs' own."""
+        queue = message.properties.get("reply_to")
+        return queue if isinstance(queue, str) and queue.startswith(self._reply_prefix) else None
 
     def lost(self) -> Sequence[Delivery]:
         """Return what the owner has and the server has taken back. See `Consumer.lost`."""

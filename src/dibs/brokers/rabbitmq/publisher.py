@@ -88,7 +88,7 @@ class Publisher:
     def close(self) -> None:
         """Close the connection, when the ledger has what it is to have. Who still waits for a confirm is told."""
         atexit.unregister(self.close)
-        if self.link.trouble is None and self._alarm is None:
+        if self.link.is_alive and self.link.trouble is None and self._alarm is None:
             is_idle = threading.Event()
             with contextlib.suppress(DibsError):  # closed before
                 self.link.post(self.journal.call_when_idle, is_idle.set)

@@ -62,6 +62,7 @@ class Sieve:
 
     def __init__(self, connection: Connection) -> None:
         """Stand in the way of what the connection receives from now on."""
+        self._connection = connection
         self._taps: dict[int, Tap] = {}
         #: The beginning of a frame whose rest has not come yet.
         self._rest = connection.take_received()
@@ -108,4 +109,7 @@ class Sieve:
             if tap.batch:
                 batch, tap.batch = tap.batch, []
                 tap.on_batch(batch)
+        if not taps:  # nothing is read any more: jobs need not come this way
+            self._connection.sieve = None
+            others.append(self._rest)
         return b"".join(others)
