@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dibs.cli import chaos, dead, demo, enqueue, purge, queues, send, worker
+from dibs.cli import chaos, dead, demo, enqueue, move, purge, queues, send, worker
 from dibs.errors import BrokerError, DibsError
 from dibs.url import mask
 
@@ -30,7 +30,7 @@ environment:
   DIBS_APP  module:app, where --app is not given
 """
 
-_COMMANDS = (worker, send, enqueue, queues, dead, purge, demo, chaos)
+_COMMANDS = (worker, send, enqueue, queues, dead, purge, move, demo, chaos)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,19 +35,20 @@ class Screen:
 
     def line(self, *spans: Span | str) -> None:
         """Write a line."""
-        self._erase()
+        self.erase()
         self._out.write(self._render(spans) + "\n")
         self._out.flush()
 
     def transient(self, *spans: Span | str) -> None:
         """Write a line that the next one overwrites; nothing where that can't be."""
         if self.is_terminal:
-            self._erase()
+            self.erase()
             self._out.write(self._render(spans))
             self._out.flush()
             self._is_transient = True
 
-    def _erase(self) -> None:
+    def erase(self) -> None:
+        """Take the line away that the next one would overwrite."""
         if self._is_transient:
             self._out.write("\r\x1b[2K")
             self._is_transient = False

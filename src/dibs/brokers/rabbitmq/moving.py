@@ -219,6 +219,8 @@ class RabbitSink:
         protocol, kind, name = place.split(" ", 2)
         if protocol != "amqp" or kind == "url":
             return name == self._address.masked
+        if not name.startswith(f"{self._names.move()}."):
+            return False  # of another namespace
         return self._publisher().link.run(partial(_exists, name=name), self._timeout, "looking for the source")
 
     def begin(self, mark: int) -> None:
