@@ -1,8 +1,8 @@
 """The ledger's tables, made and asked, on any connection to a file that has them.
 
-The embedded broker's own file has them, and so has the index that a reader keeps of RabbitMQ's streams: both are asked
-the same questions. Begins and ends no transaction; knows nothing of stores, receipts and workers. Reading never fails
-for what stands in a row, whichever program wrote it.
+The embedded broker's own file has them, and so has the index that a reader keeps of RabbitMQ's streams: both are
+asked the same questions. Begins and ends no transaction; knows nothing of stores, receipts and workers. Reading never
+fails for what stands in a row, whichever program wrote it.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ WHERE id IN (SELECT value FROM json_each(?)) AND +state >= 3
 _FORGETTABLE = """
 SELECT seq, id FROM dibs_jobs WHERE state IN (4, 5) AND state >= 4 AND ended + keep < ? LIMIT ?
 """
+_HAS_FORGETTABLE = "SELECT 1 FROM dibs_jobs WHERE state IN (4, 5) AND state >= 4 AND ended + keep < ? LIMIT 1"
 # Served by the primary keys and dibs_runs_of.
 _FORGET = "DELETE FROM dibs_jobs WHERE seq IN (SELECT value FROM json_each(?))"
 _FORGET_RUNS = "DELETE FROM dibs_runs WHERE job IN (SELECT value FROM json_each(?))"
@@ -183,6 +184,11 @@ def endings(connection: sqlite3.Connection, ids: Collection[str]) -> dict[str, E
     return {row[0]: _to_ending(row) for row in rows}
 
 
+def has_forgettable(connection: sqlite3.Connection, now: int) -> bool:
+    """Tell whether there is anything for `prune` to do."""
+    return connection.execute(_HAS_FORGETTABLE, (now,)).fetchone() is not None
+
+
 def prune(connection: sqlite3.Connection, now: int, limit: int) -> int:
     """Forget at most `limit` jobs that were over longer ago than they are to be kept. Returns how many."""
     found = connection.execute(_FORGETTABLE, (now, limit)).fetchall()
@@ -202,7 +208,7 @@ def forget_lives(connection: sqlite3.Connection, ids: Collection[str]) -> None:
 def _candidates(
     connection: sqlite3.Connection, wanted: dict[str, Any], statuses: Collection[Status] | None
 ) -> Iterator[tuple[int, int]]:
-    """Yield places, the last one first, each with whether it fits. Ones that don't fit are among them now and then."""
+    """Yield places, the last one first, each with whether it fits: some that don't are among them."""
     few = None if statuses is None else _places(connection, wanted, statuses)
     if few is None:
         yield from connection.execute(_FITTING, wanted)
