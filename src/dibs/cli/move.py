@@ -41,7 +41,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     until = parser.add_mutually_exclusive_group()
     until.add_argument("--wait", action="store_true", help="go on until nothing is running in the source")
-    until.add_argument("--follow", action="store_true", help="go on until Ctrl-C: for producers not yet switched over")
+    until.add_argument(
+        "--follow", action="store_true", help="go on until Ctrl-C: for producers not yet switched over"
+    )
     until.add_argument("--dry-run", action="store_true", help="only show what there is to carry")
     parser.add_argument("--app", help="module:app, for its namespace and queues (default: $DIBS_APP)")
     add_json(parser)
@@ -117,7 +119,7 @@ def _names(options: argparse.Namespace, origin: Broker, known: Collection[str]) 
     found = [info.name for info in origin.queues(known) if info.name in known]
     if not found:
         raise UsageError(
-            f"{origin.location} can't list its queues. Name them with -q, or the app that has them (--app or DIBS_APP)."
+            f"{origin.location} can't list its queues. Name them with -q, or their app with --app or DIBS_APP."
         )
     return found
 

@@ -134,16 +134,16 @@ class Source(Protocol):
         """
         ...
 
-    def let_go(self, pieces: Sequence[Piece]) -> None:
-        """Remove pieces for good: they are stored in the target."""
+    def let_go(self, pieces: Sequence[Piece]) -> Collection[str]:
+        """Remove pieces for good: they are stored in the target. Returns ids of those that were cancelled here."""
+        ...
+
+    def give_back(self, pieces: Sequence[Piece]) -> None:
+        """Have pieces that can't be stored in the target be as they were, not before the present walk ends."""
         ...
 
     def leave_in_doubt(self, pieces: Sequence[Piece]) -> None:
         """Leave pieces to whoever moves next: nobody can tell whether they are stored in the target."""
-        ...
-
-    def cancelled(self) -> list[str]:
-        """Return ids of jobs that somebody cancelled here while they were on their way, once."""
         ...
 
     def close(self) -> None:

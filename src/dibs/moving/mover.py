@@ -130,8 +130,6 @@ class Mover:
         rest = self._settle_doubts(source, sink, pieces, state)
         if rest:
             self._store(source, sink, rest, state)
-        if cancelled := source.cancelled():
-            self._target.cancel(cancelled)
         self._on_progress(self.tally)
 
     def _settle_doubts(
@@ -144,8 +142,7 @@ class Mover:
         known = sink.arrived(doubtful)
         there = [piece for piece in doubtful if piece.id in known.ids]
         if there:
-            source.let_go(there)
-            sink.forget(there)
+            self._let_go(source, sink, there)
             self.tally.count(self.tally.arrived, there, state)
         rest = [piece for piece in pieces if not (piece.is_doubtful and piece.id in known.ids)]
         unknown = [piece for piece in rest if piece.is_doubtful and (piece.is_nameless or not known.is_sure)]
@@ -160,7 +157,7 @@ class Mover:
         except HandoverUncertain as error:
             uncertain = [piece for piece in pieces if piece.id in error.ids]
             self._leave(source, uncertain)
-            self._let_go(source, sink, [piece for piece in pieces if piece.id not in error.ids], state)
+            self._finish(source, sink, [piece for piece in pieces if piece.id not in error.ids], state)
             raise
         except BrokerError:
             raise  # nothing was stored: it goes back
@@ -170,17 +167,23 @@ class Mover:
         for piece in pieces:
             if piece.id in refused:
                 self.tally.refused[piece.id] = Refused(piece.id, piece.message.queue, refused[piece.id])
-        self._let_go(source, sink, [piece for piece in pieces if piece.id not in refused], state)
+        source.give_back([piece for piece in pieces if piece.id in refused])
+        self._finish(source, sink, [piece for piece in pieces if piece.id not in refused], state)
 
-    def _let_go(self, source: Source, sink: Sink, stored: Sequence[Piece], state: State | None) -> None:
+    def _finish(self, source: Source, sink: Sink, stored: Sequence[Piece], state: State | None) -> None:
         if not stored:
             return
         try:
-            source.let_go(stored)
+            self._let_go(source, sink, stored)
         except BaseException:
             self._leave(source, stored)
             raise
         self.tally.count(self.tally.moved, stored, state)
+
+    def _let_go(self, source: Source, sink: Sink, stored: Sequence[Piece]) -> None:
+        """Remove from the source what the target has, and carry along that it was cancelled meanwhile."""
+        if cancelled := source.let_go(stored):
+            self._target.cancel(cancelled)
         sink.forget(stored)
 
     def _leave(self, source: Source, pieces: Sequence[Piece]) -> None:

@@ -115,18 +115,18 @@ class RabbitSource:
                 for queue in queues:
                     yield from self._take(self._names.dead(queue), [queue], is_dead=True)
 
-    def let_go(self, pieces: Sequence[Piece]) -> None:
+    def let_go(self, pieces: Sequence[Piece]) -> list[str]:
         """Acknowledge them."""
         haul = self._haul
         assert haul is not None  # they came out of it
         self._run(lambda _: haul.let_go([piece.hold for piece in pieces]))
+        return []
+
+    def give_back(self, pieces: Sequence[Piece]) -> None:
+        """Do nothing: all that was not let go of goes back when its channel ends."""
 
     def leave_in_doubt(self, pieces: Sequence[Piece]) -> None:
         """Do nothing: they go back, and are flagged."""
-
-    def cancelled(self) -> list[str]:
-        """Return nothing."""
-        return []
 
     def close(self) -> None:
         """Let go of the connection."""

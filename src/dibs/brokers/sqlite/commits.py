@@ -19,7 +19,7 @@ from dibs.brokers.sqlite.store import Store
 from dibs.errors import BrokerBusy, BrokerError, DibsError, HandoverUncertain, JobExists, UsageError
 
 #: What SQLite and its driver raise for the values of one row: it does not concern the rows of others.
-_FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeError)
+FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeError)
 
 ADD_QUEUE = "INSERT OR IGNORE INTO dibs_queues (name) VALUES (?)"
 # Served by the unique index of dibs_jobs.id.
@@ -101,7 +101,7 @@ class Commits:
         if is_alone and len(handover.rows) == 1:
             try:
                 self._connection.execute(rows.INSERT, handover.rows[0])
-            except _FAULTS as error:
+            except FAULTS as error:
                 raise _fault(self._connection, handover, self._store.path, error) from error
             return
         insert(self._connection, handover, path=self._store.path)
@@ -114,7 +114,7 @@ def insert(connection: sqlite3.Connection | sqlite3.Cursor, handover: Handover, 
     connection.execute("SAVEPOINT handover")
     try:
         connection.executemany(rows.INSERT, handover.rows)
-    except _FAULTS as error:
+    except FAULTS as error:
         connection.execute("ROLLBACK TO handover")
         handover.error = _fault(connection, handover, path, error)
         handover.error.__cause__ = error
