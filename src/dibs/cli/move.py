@@ -41,9 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     until = parser.add_mutually_exclusive_group()
     until.add_argument("--wait", action="store_true", help="go on until nothing is running in the source")
-    until.add_argument(
-        "--follow", action="store_true", help="go on until Ctrl-C: for producers not yet switched over"
-    )
+    until.add_argument("--follow", action="store_true", help="go on until Ctrl-C, for producers that are still there")
     until.add_argument("--dry-run", action="store_true", help="only show what there is to carry")
     parser.add_argument("--app", help="module:app, for its namespace and queues (default: $DIBS_APP)")
     add_json(parser)
@@ -101,7 +99,7 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[Broker, Broker, list[Qu
             )
             for url, may_create in ((options.source, False), (options.target, True))
         )
-        yield origin, target, list(app.declared) if app is not None else []
+        yield origin, target, app.declared() if app is not None else []
 
 
 def _names(options: argparse.Namespace, origin: Broker, known: Collection[str]) -> Collection[str]:

@@ -87,20 +87,20 @@ class Haul:
         """Acknowledge; returns when the queue has seen it, so that nothing of it can come back."""
         self._check()
         first = [tag for tag, _ in zip(self._in_hand, tags, strict=False)]
-        if set(first) == set(tags):
+        is_one = set(first) == set(tags)
+        if is_one:
             self._channel.raw.basic_ack(first[-1], multiple=True)
         else:
             for tag in tags:
                 self._channel.raw.basic_ack(tag)
         for tag in tags:
             del self._in_hand[tag]
-        # The channel keeps back what goes beyond 32 that the queue has not answered for. The first answer of the
-        # queue brings the others on their way; the next one comes behind them.
-        for _ in range(2):
+        # The queue answers behind what it has been told. The channel keeps back what goes beyond 32 that the queue
+        # has not answered for: the first answer brings the others on their way, the next one comes behind them.
+        for _ in range(1 if is_one else 2):
             got = await self._channel.get(self._name)
             if got is not None:
                 self._on_message(None, *got)
-        await _catch_up(self._channel)
 
     async def close(self) -> None:
         """Give back what is still held."""
