@@ -7,8 +7,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from dibs.broker import Broker
 from dibs.errors import BrokerBusy, BrokerError, BrokerUnavailable, StoreUnusable, UnknownQueue, UsageError
 from dibs.message import Message
+from dibs.moving.tally import Tally
 from dibs.outcome import Dead, DeadLetter, Done
 from tests.crash.moving import EACH_END, ROUTES, Route
 from tests.proxy import Proxy
@@ -54,10 +57,10 @@ def down(rabbit_nodes: Nodes, tmp_path: Path) -> Iterator[Route]:
         yield made
 
 
-def full(queue: str, **fields: object) -> Message:
+def full(queue: str, **fields: Any) -> Message:
     """Return a message with something in every place."""
     now = int(time.time()) * 1000  # RabbitMQ keeps seconds of when a job was handed over
-    given: dict[str, object] = {
+    given: dict[str, Any] = {
         "task": "shop.pay",
         "content_type": "application/json",
         "headers": {"traceparent": "00-1-2-01", "number": 7, "nested": {"list": [1, "two", None]}},
@@ -100,12 +103,16 @@ def ids_in(broker: Broker, queue: str) -> set[str]:
     return set(take(broker, queue, info.ready)) if info.ready else set()
 
 
+def cut_after(count: int, proxy: Proxy, tally: Tally) -> None:
+    """Cut the line for good, once so many were moved."""
+    if tally.total >= count:
+        proxy.refuse()
+        proxy.cut()
+
+
 def test_all_that_waits_arrives_as_it_was(any_route: Route) -> None:
-    messages = [
-        full("mail"),
-        full("mail", attempt=1, crashes=0, is_suspect=False, error=None),
-        job("mail", b"\xff\x00"),
-    ]
+    fresh = full("mail", attempt=1, crashes=0, is_suspect=False, error=None)
+    messages = [full("mail"), fresh, job("mail", b"\xff\x00")]
     any_route.origin.send(messages)
 
     any_route.mover().run(["mail"])
@@ -159,8 +166,8 @@ def test_the_counts_add_up(route: Route) -> None:
     mover.run(["mail", "post"])
 
     assert mover.tally.moved == {("mail", "ready"): 1234, ("mail", "delayed"): 56, ("post", "dead"): 7}
-    counts = {info.name: (info.ready, info.dead) for info in route.target.queues(["mail", "post"])}
-    assert counts["mail"][0], counts["post"][1] == (1234, 7)
+    counts = {info.name: info for info in route.target.queues(["mail", "post"])}
+    assert (counts["mail"].ready, counts["post"].dead) == (1234, 7)
     left, _ = route.mover().look(["mail", "post"])
     assert not any(count for states in left.values() for count in states.values())
 
@@ -351,7 +358,7 @@ def test_a_target_that_goes_away_costs_nothing_and_the_next_run_goes_on(up: Rout
     with closing(Proxy(rabbit_node.port)) as proxy:
         target = up.open(proxy.url(), handover_timeout=1.0)
         mover = up.mover(target=target)
-        mover._on_progress = lambda tally: proxy.refuse() if tally.total >= 1000 else None
+        mover._on_progress = partial(cut_after, 1000, proxy)
 
         with pytest.raises(BrokerError):
             mover.run(["mail"])
@@ -370,7 +377,7 @@ def test_a_source_that_goes_away_costs_nothing_and_the_next_run_goes_on(down: Ro
     down.origin.send(messages)
     with closing(Proxy(rabbit_node.port)) as proxy:
         mover = down.mover(down.open(proxy.url(), handover_timeout=1.0))
-        mover._on_progress = lambda tally: proxy.refuse() if tally.total >= 1000 else None
+        mover._on_progress = partial(cut_after, 1000, proxy)
 
         with pytest.raises(BrokerUnavailable):
             mover.run(["mail"])
@@ -392,17 +399,7 @@ def test_a_server_that_takes_nothing_is_told_and_all_stays(up: Route, rabbit_nod
     assert ids_in(up.target, "mail") == {message.id for message in messages}
 
 
-@contextmanager
-def read_only(path: Path) -> Iterator[None]:
-    """Have a database that nobody can write, be it root."""
-    path.chmod(0o400)
-    try:
-        yield
-    finally:
-        path.chmod(0o600)
-
-
-def test_a_full_disk_is_told_and_all_stays(down: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_all_stays(down: Route) -> None:
     messages = [job("mail", task="t") for _ in range(2000)]
     down.origin.send(messages)
     opened = down.target._open()  # type: ignore[attr-defined]
