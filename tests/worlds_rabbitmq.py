@@ -68,7 +68,10 @@ class RabbitWorld:
         with self.channel() as channel:
             for name in (*map(names.stored, queues), *map(names.dead, queues)):
                 channel.queue_delete(name)
-            channel.exchange_delete(names.exchange)
+            for name in (names.ledger, names.control):
+                channel.queue_delete(name)
+            for name in (names.exchange, names.ledger, names.control, names.reply, names.roll):
+                channel.exchange_delete(name)
 
 
 def break_channel(consumer: Consumer) -> None:

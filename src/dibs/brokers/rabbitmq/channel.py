@@ -67,7 +67,8 @@ class Connection(AsyncioConnection):
     _frame_buffer: bytes
     _transport: Any
 
-    def __init__(self, parameters: pika.ConnectionParameters, **callbacks: Callable[..., None]) -> None:
+    def __init__(self, parameters: pika.ConnectionParameters, **callbacks: Any) -> None:
+        """Begin to connect; see pika's."""
         #: Takes the confirms, by the channel's number. pika's registry of callbacks costs more than all the rest of
         #: a confirm.
         self.confirms: dict[int, Callable[[Any], None]] = {}

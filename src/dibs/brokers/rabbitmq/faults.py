@@ -26,6 +26,11 @@ def text_of(error: BaseException | None) -> str:
     return str(error) or type(error).__name__
 
 
+def is_down(error: BaseException) -> bool:
+    """Tell whether what was asked for is there, and the server has not brought it up (yet)."""
+    return code_of(error) == NOT_FOUND and "down or inaccessible" in text_of(error)
+
+
 def from_login(error: BaseException, location: str) -> BrokerError:
     """Translate why a connection could not be opened.
 
@@ -50,7 +55,7 @@ def from_channel(error: BaseException, location: str, doing: str) -> BrokerError
     code, text = code_of(error), text_of(error)
     if code == ACCESS_REFUSED:
         return AccessRefused(f"{location} does not allow {doing}: {text}. Grant this user the permission.")
-    if code == NOT_FOUND and "down or inaccessible" in text:  # a classic queue lives on one node of its cluster
+    if is_down(error):  # a classic queue lives on one node of its cluster
         return BrokerUnavailable(f"{location} can't serve {doing}: {text}. Start that node, or use quorum queues.")
     if code == NOT_FOUND:
         return BrokerError(f"{location} has nothing of that name for {doing}: {text}.")

@@ -20,7 +20,6 @@ from dibs.errors import BadOption, BrokerBusy, DibsError, HandoverUncertain
 from dibs.message import Message
 from dibs.names import DEAD_SUFFIX
 
-
 #: One message to the ledger tells of so many jobs, or has about so many bytes of their bodies.
 _RECORD_JOBS, _RECORD_BYTES = 100, 48 * 1024
 
@@ -160,7 +159,7 @@ def flight_of(messages: Sequence[Message], names: Names, *, reply_to: str | None
 
 
 def enqueued_by(messages: Sequence[Message]) -> dict[int, Record]:
-    """Return what the ledger is told of messages that are handed over: by the index of the last one that each spans."""
+    """Return what the ledger is told of these messages, each record by the index of the last one in it."""
     records: dict[int, Record] = {}
     batch: list[Enqueued] = []
     size = 0

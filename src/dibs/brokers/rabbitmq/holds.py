@@ -31,7 +31,7 @@ class Holds:
         Args:
             names: of the namespace.
             publisher: what is to be stored goes by it.
-            bell: is rung when `lost` changes; its lock guards `taken` and `lost`.
+            bell: is rung when `lost` or `cancelled` changes; its lock guards both, and `taken`.
             memory: how many messages the server can be waiting for at once, over all queues. So many that are
                 over are remembered should they come again.
         """
@@ -44,8 +44,9 @@ class Holds:
         self.outcomes = Outcomes(publisher, self._acknowledge)
         #: What the owner has and has not settled.
         self.taken: dict[Hold, Delivery] = {}
-        #: What of it the server has taken back.
+        #: What of it the server has taken back, and what somebody has asked to be cancelled.
         self.lost: dict[Hold, Delivery] = {}
+        self.cancelled: dict[Hold, Delivery] = {}
 
     def open_lane(self, channel: Channel, *, is_lease: bool = False) -> Lane:
         """Return a new lane by this channel."""
@@ -135,6 +136,14 @@ class Holds:
         """Return those of these holds that the owner has not settled, with their messages."""
         with self._bell.lock:
             return [(hold, self.taken[hold].message) for hold in holds if hold in self.taken]
+
+    def call_off(self, is_meant: Callable[[Message], bool]) -> None:
+        """Have the owner told of what it has that is to be cancelled."""
+        with self._bell.lock:
+            meant = {hold: delivery for hold, delivery in self.taken.items() if is_meant(delivery.message)}
+            if meant.keys() - self.cancelled.keys():
+                self.cancelled |= meant
+                self._bell.ring()
 
     def close_if_done(self, lane: Lane) -> None:
         """End a lease lane whose messages are all gone."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import random
 import re
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pika import exceptions, spec
@@ -21,7 +23,9 @@ from pika import exceptions, spec
 from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
 from dibs.brokers.rabbitmq.flight import Flight, State
+from dibs.brokers.rabbitmq.ledger import control
 from dibs.brokers.rabbitmq.ledger.answers import Answers
+from dibs.brokers.rabbitmq.ledger.entries import Entry
 from dibs.brokers.rabbitmq.ledger.journal import Journal, Record
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
@@ -48,6 +52,7 @@ class Publisher:
 
     def __init__(self, address: Address, topology: Topology, streams: Streams) -> None:
         self.topology = topology
+        self._streams = streams
         #: What is said to those who wait for outcomes, and what goes to the ledger.
         self.answers = Answers(topology.names.reply)
         self.journal = Journal(streams, self.answers)
@@ -84,6 +89,26 @@ class Publisher:
             recalled.wait(_RECALL_TIMEOUT)
         if not flight.is_stored:
             raise flight.failure(self.link.location, timeout, self.link.trouble or self._alarm)
+
+    def order(self, wanted: Sequence[Entry], timeout: float, doing: str) -> None:
+        """Store entries for all workers to heed, trying again while connections are lost: they do no harm twice.
+
+        Raises:
+            BrokerUnavailable, BrokerBusy: not within `timeout` seconds; they may be stored.
+            LedgerUnavailable: there is no stream for them.
+        """
+        deadline = time.monotonic() + timeout
+        work = functools.partial(control.order, streams=self._streams, wanted=wanted)
+        while True:
+            try:
+                self.link.run(work, max(0.0, deadline - time.monotonic()), doing)
+            except BrokerUnavailable as error:
+                if self._alarm is not None:
+                    raise self._alarm from error
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                return
 
     def close(self) -> None:
         """Close the connection, when the ledger has what it is to have. Who still waits for a confirm is told."""

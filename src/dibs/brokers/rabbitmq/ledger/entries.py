@@ -71,6 +71,8 @@ class Ended(msgspec.Struct, frozen=True, tag=1, array_like=True):
     #: When it comes again, after "retry".
     due: int | None = None
     log: list[str] = []
+    #: Which run comes again, after "retry"; None: the one behind this one.
+    again: int | None = None
 
 
 class Noted(msgspec.Struct, frozen=True, tag=2, array_like=True):
@@ -198,7 +200,7 @@ def ended(message: Message, outcome: Done | RetryIn | Dead | Cancelled, worker: 
         worker: `host:pid`.
         at: now.
     """
-    run, crashes, due = outcome.run, message.crashes, None
+    run, crashes, due, next_attempt = outcome.run, message.crashes, None, None
     result = note = reason = error = None
     match outcome:
         case Done():
@@ -207,7 +209,7 @@ def ended(message: Message, outcome: Done | RetryIn | Dead | Cancelled, worker: 
             word = "cancelled"
         case RetryIn(delay=delay, message=again):
             word, error, crashes = "retry", again.error, again.crashes
-            due = at + round(delay * 1000) if delay > 0 else None
+            due, next_attempt = at + round(delay * 1000) if delay > 0 else None, again.attempt
         case Dead():
             word, reason, error = "dead", outcome.reason, outcome.error
             crashes = crashes if outcome.crashes is None else outcome.crashes
@@ -235,4 +237,5 @@ def ended(message: Message, outcome: Done | RetryIn | Dead | Cancelled, worker: 
         error,
         due,
         [] if run is None or message.is_private else run.log,
+        next_attempt,
     )

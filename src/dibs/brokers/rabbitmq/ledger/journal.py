@@ -23,7 +23,6 @@ from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
 from dibs.brokers.rabbitmq.ledger.answers import Answer, Answers
 from dibs.brokers.rabbitmq.ledger.streams import Streams
-from dibs.errors import LedgerUnavailable
 
 _log = logging.getLogger("dibs.rabbitmq")
 
@@ -31,8 +30,9 @@ _log = logging.getLogger("dibs.rabbitmq")
 MOST_BYTES = 16 * 1024 * 1024
 #: Seconds before what failed is tried again.
 _PAUSE = 1.0
-#: How often the streams are made before anything was stored in them.
-_TRIES = 2
+#: How often the streams are made before anything was stored in them. A server that has just started takes seconds
+#: to bring them up.
+_TRIES = 10
 
 
 class Record:
@@ -106,7 +106,7 @@ class Journal:
             self._write(frames)
 
     def frames(self, records: Iterable[Record] = ()) -> bytes:
-        """Take on records; return what sends all that can be sent now, for whoever writes to the connection anyway."""
+        """Take on records; return what sends all that can be sent now, for whoever writes something anyway."""
         for record in records:
             self._take(record)
         if self._channel is None or not self._channel.is_open:
@@ -185,14 +185,16 @@ class Journal:
 
     async def _open(self, connection: Connection, pause: float, *, declares: bool) -> None:
         """Open the channel; a stream that is not there tells itself by what is written to it."""
+        is_down = False
         try:
             await asyncio.sleep(pause)
-            if declares:
+            if declares and self._streams.may_declare:
                 await self._streams.declare(connection)
             channel = await Channel.open(connection)
             await channel.confirm(functools.partial(self._on_confirm, channel))
-        except (exceptions.ChannelClosedByBroker, LedgerUnavailable) as error:
-            if self._connection is connection:
+        except exceptions.ChannelClosedByBroker as error:
+            is_down = faults.is_down(error)
+            if self._connection is connection and not is_down:
                 self._miss(faults.text_of(error))
         except exceptions.AMQPError as error:  # the connection is lost: the next one opens its own
             if declares and faults.code_of(error) >= faults.NOT_IMPLEMENTED:
@@ -204,7 +206,7 @@ class Journal:
         finally:
             self._is_opening = False
         if self._waiting and self._channel is None:
-            self._open_soon()
+            self._open_soon(_PAUSE if is_down else 0.0, declares=is_down)
 
     def _use(self, channel: Channel) -> None:
         channel.raw.add_on_return_callback(self._on_return)
@@ -215,7 +217,7 @@ class Journal:
     def _miss(self, reason: str) -> None:
         """Do without a ledger, until the next connection."""
         self._is_missing = True
-        self._streams.tell_missing(reason)
+        self._streams.tell("What becomes of jobs is not recorded here", reason)
         missed = (*self._sent.values(), *self._waiting)
         self._sent.clear()
         self._waiting.clear()
@@ -269,7 +271,7 @@ class Journal:
         if self._declares > _TRIES:
             self._miss(why)
         else:
-            self._open_soon(declares=True)
+            self._open_soon(0.0 if self._declares == 1 else _PAUSE, declares=True)
 
     def _take_back(self) -> None:
         self._waiting.extendleft(reversed(self._sent.values()))

@@ -86,7 +86,7 @@ class Outcomes:
         if not self._is_stuck:
             self._is_stuck = True
             _log.warning(
-                "The ledger has not confirmed what came of jobs for %.0f s; they are let go of without waiting for it.",
+                "The ledger has not confirmed what came of jobs for %.0f s; they are let go of without it.",
                 _PATIENCE,
             )
         self._let_go(holds)

@@ -7,6 +7,7 @@ satisfy `mandatory` for a job whose queue is gone.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import msgspec
 from pika import exceptions
@@ -38,9 +39,9 @@ class Streams:
     def __init__(self, names: Names, keeping: Keeping, *, may_declare: bool) -> None:
         self.names = names
         self._keeping = keeping
-        self._may_declare = may_declare
-        #: What was said of there being no ledger here.
-        self._told: str | None = None
+        self.may_declare = may_declare
+        #: What was said to be missing here.
+        self._told: set[str] = set()
 
     async def declare(self, connection: Connection) -> None:
         """Make both streams, where they don't exist. Existing ones are used as they are.
@@ -49,27 +50,26 @@ class Streams:
             AMQPError: the server refused it, or the connection was lost.
             LedgerUnavailable: this app may not declare anything.
         """
-        if not self._may_declare:
-            raise LedgerUnavailable(f"{self.names.ledger} does not exist, and this app may not make it (declare=False)")
+        if not self.may_declare:
+            raise LedgerUnavailable(
+                f"{self.names.ledger} does not exist, and this app may not make it (declare=False)"
+            )
         segment = min(_SEGMENT_BYTES, max(1, self._keeping.size_bytes // _SEGMENTS))
-        common: dict[str, str | int] = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": segment}
+        common = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": segment}
         limits = {"x-max-age": self._keeping.age, "x-max-length-bytes": self._keeping.size_bytes}
         await _declare(connection, self.names.control, common | {"x-stream-max-segment-size-bytes": _SEGMENT_BYTES})
         await _declare(connection, self.names.ledger, common | limits)
 
-    def tell_missing(self, reason: str) -> None:
-        """Say that there is no ledger here, once for each reason."""
-        if self._told != reason:
-            self._told = reason
-            _log.warning(
-                "No ledger here: jobs run as ever, but nobody can ask what became of them. Allow this user to declare "
-                "and write to %s, or add ledger=off to the URL. reason=%s",
-                self.names.ledger,
-                reason,
-            )
+    def tell(self, missing: str, reason: str) -> None:
+        """Say once that this program goes on without the ledger, or without a part of it."""
+        if missing not in self._told:
+            level = logging.INFO if self._told else logging.WARNING  # most have one cause, and one warning will do
+            self._told.add(missing)
+            text = "%s. All else works. Allow this user what the guide to RabbitMQ says, or add ledger=off. error=%s"
+            _log.log(level, text, missing, reason)
 
 
-async def _declare(connection: Connection, name: str, arguments: dict[str, str | int]) -> None:
+async def _declare(connection: Connection, name: str, arguments: Mapping[str, object]) -> None:
     """Make a stream and the exchange that leads to it."""
     channel = await Channel.open(connection)
     await channel.call(channel.raw.exchange_declare, exchange=name, exchange_type="fanout", durable=True)
