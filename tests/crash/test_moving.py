@@ -352,6 +352,17 @@ def test_a_cancel_that_comes_while_a_job_is_on_its_way_is_carried_along(up: Rout
     walk.close()
 
 
+def test_what_was_cancelled_is_cancelled_in_the_target(down: Route) -> None:
+    meant, other = job("mail", task="t"), job("mail", task="t")
+    down.origin.send([meant, other])
+    down.origin.cancel([meant.id])
+
+    down.mover().run(["mail"])
+
+    assert ids_in(down.target, "mail") == {other.id}
+    assert down.target.ledger.endings([meant.id])[meant.id].status == "cancelled"
+
+
 def test_a_target_that_goes_away_costs_nothing_and_the_next_run_goes_on(up: Route, rabbit_node: Node) -> None:
     messages = [job("mail", task="t") for _ in range(5000)]
     up.origin.send(messages)

@@ -181,7 +181,12 @@ class RabbitBroker:
     def source(self) -> RabbitSource:
         """Return it as the source of a move."""
         return RabbitSource(
-            self._address, self._names, self.queues, may_declare=self._may_declare, timeout=self._timeout
+            self._address,
+            self._names,
+            self.queues,
+            streams=self._streams if self._has_ledger else None,
+            may_declare=self._may_declare,
+            timeout=self._timeout,
         )
 
     def sink(self) -> RabbitSink:
@@ -192,6 +197,7 @@ class RabbitBroker:
             self._publisher,
             send=self.send,
             check=self._check_sizes,
+            has_ledger=self._has_ledger,
             timeout=self._timeout,
         )
 

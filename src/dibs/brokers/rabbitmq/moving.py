@@ -20,8 +20,10 @@ from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
 from dibs.brokers.rabbitmq.flight import Flight, flight_of
 from dibs.brokers.rabbitmq.haul import Arrival, Haul
 from dibs.brokers.rabbitmq.ledger import entries
+from dibs.brokers.rabbitmq.ledger.control import Orders
 from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader
+from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import LEVELS, LOST, Names
@@ -51,6 +53,7 @@ class RabbitSource:
         names: Names,
         count: Callable[[Collection[str]], list[QueueInfo]],
         *,
+        streams: Streams | None,
         may_declare: bool,
         timeout: float,
     ) -> None:
@@ -60,6 +63,7 @@ class RabbitSource:
             address: of the server.
             names: of the namespace.
             count: `Broker.queues`.
+            streams: of the ledger, where what is cancelled can be read; None: there is none.
             may_declare: keep other movers out, which takes a declare.
             timeout: seconds that each step may take.
         """
@@ -70,6 +74,7 @@ class RabbitSource:
         self._address = address
         self._link = Link(address, "mover", self)
         self._haul: Haul | None = None
+        self._orders = None if streams is None else Orders(streams, lambda: None)
 
     @property
     def place(self) -> str:
@@ -80,6 +85,8 @@ class RabbitSource:
     def begin(self) -> None:
         """Keep other movers out until `close`: an exclusive queue ends with its connection, however that ends."""
         self._declare(self._names.move())
+        if self._orders is not None:
+            self._run(self._orders.follow)
 
     def queues(self, names: Collection[str]) -> dict[str, dict[State, int | None]]:
         """Return what there is of each queue. What is delayed can't be counted: it lies with that of all others."""
@@ -116,11 +123,12 @@ class RabbitSource:
                     yield from self._take(self._names.dead(queue), [queue], is_dead=True)
 
     def let_go(self, pieces: Sequence[Piece]) -> list[str]:
-        """Acknowledge them."""
+        """Acknowledge them. A job that was cancelled lies in its queue until a worker has it: see which are."""
         haul = self._haul
         assert haul is not None  # they came out of it
         self._run(lambda _: haul.let_go([piece.hold for piece in pieces]))
-        return []
+        orders = self._orders
+        return [] if orders is None else [piece.id for piece in pieces if orders.means(piece.message)]
 
     def give_back(self, pieces: Sequence[Piece]) -> None:
         """Do nothing: all that was not let go of goes back when its channel ends."""
@@ -195,6 +203,7 @@ class RabbitSink:
         *,
         send: Callable[[Sequence[Message]], None],
         check: Callable[[Flight, Publisher], None],
+        has_ledger: bool,
         timeout: float,
     ) -> None:
         """Publish nothing yet.
@@ -205,6 +214,7 @@ class RabbitSink:
             publisher: this process's.
             send: `Broker.send`.
             check: raises for a flight with something too large.
+            has_ledger: proofs can be written.
             timeout: seconds that handing a batch over may take.
         """
         self._address = address
@@ -212,6 +222,7 @@ class RabbitSink:
         self._publisher = publisher
         self._send = send
         self._check = check
+        self._has_ledger = has_ledger
         self._timeout = timeout
 
     def is_at(self, place: str) -> bool:
@@ -231,7 +242,7 @@ class RabbitSink:
     def arrived(self, pieces: Sequence[Piece]) -> Arrivals:
         """Look for proofs in the ledger. None is no proof of the contrary: it is written behind the jobs."""
         proof = _Proof(pieces)
-        if proof.marks:
+        if proof.marks and self._has_ledger:
             with contextlib.suppress(BrokerError):  # no ledger here: nobody can tell
                 start = max(0.0, began(min(proof.marks)) - _SKEW)
                 search = partial(_read, name=self._names.ledger, start=start, on_batch=proof.read)
@@ -293,8 +304,9 @@ class RabbitSink:
                 self._write(said)
 
     def _write(self, said: Sequence[entries.Entry]) -> None:
-        publisher = self._publisher()
-        publisher.link.post(publisher.journal.write, Record(entries.encode(said)))
+        if self._has_ledger:
+            publisher = self._publisher()
+            publisher.link.post(publisher.journal.write, Record(entries.encode(said)))
 
 
 class _Proof:
