@@ -23,12 +23,14 @@ from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.control import Orders
 from dibs.brokers.rabbitmq.ledger.entries import Cancel, Dropped, Entry, Pause, Purged
 from dibs.brokers.rabbitmq.ledger.journal import Record
+from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
 from dibs.brokers.rabbitmq.ledger.streams import Keeping, Streams
 from dibs.brokers.rabbitmq.moving import RabbitSink, RabbitSource
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
 from dibs.brokers.rabbitmq.walk import Walk
 from dibs.errors import LedgerUnavailable, MessageTooLarge, UnknownQueue, UsageError
+from dibs.ledger.ledger import Ledger
 from dibs.message import Message, now_ms
 from dibs.names import DEAD_SUFFIX
 from dibs.outcome import DeadLetter
@@ -53,6 +55,7 @@ class RabbitBroker:
         self._has_ledger = keeping is not None
         self._streams = Streams(self._names, keeping or Keeping(), may_declare=may_declare)
         self._orders = Orders(self._streams, lambda: None)
+        self._ledger = RabbitLedger(address, self._streams, timeout=handover_timeout, on_queue=self._use_reply_queue)
         #: The queue where this process waits for outcomes, once it has waited for one.
         self.reply_queue: str | None = None
         #: How each queue that this object was told of is to be made.
@@ -178,6 +181,15 @@ class RabbitBroker:
             self._order([Cancel(list(ids), now_ms())], f"cancelling {len(ids)} jobs")
         return dict.fromkeys(ids, "requested")
 
+    @property
+    def ledger(self) -> Ledger:
+        """What became of jobs. See `Broker.ledger`."""
+        if not self._has_ledger:
+            raise LedgerUnavailable(
+                f"{self.location} is used without a ledger (ledger=off): what becomes of jobs is recorded nowhere."
+            )
+        return self._ledger
+
     def source(self) -> RabbitSource:
         """Return it as the source of a move."""
         return RabbitSource(
@@ -207,6 +219,7 @@ class RabbitBroker:
             return
         for consumer in self._consumers:
             consumer.close()
+        self._ledger.close()
         if self._open_publisher is not None:
             self._open_publisher.close()
             self._open_publisher = None
@@ -228,6 +241,9 @@ class RabbitBroker:
                 topology = Topology(self._names, self._types, may_declare=self._may_declare)
                 self._open_publisher = Publisher(self._address, topology, self._streams)
             return self._open_publisher
+
+    def _use_reply_queue(self, name: str) -> None:
+        self.reply_queue = name
 
     def _dead_letters(self, queue: str) -> DeadLetters:
         walk = partial(Walk, queue, self._names, self._address, may_declare=self._may_declare, timeout=self._timeout)

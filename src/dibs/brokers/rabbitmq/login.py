@@ -18,7 +18,7 @@ _HEARTBEAT = 15
 #: Seconds for a TCP connect, and for the whole login.
 _CONNECT_TIMEOUT = 5.0
 _PORTS = {"amqp": 5672, "amqps": 5671}
-_COMMON = {"heartbeat", "ledger", "ledger_age", "ledger_bytes"}
+_COMMON = {"heartbeat", "index", "ledger", "ledger_age", "ledger_bytes"}
 _OPTIONS = {"amqp": _COMMON, "amqps": _COMMON | {"cacert", "cert", "key"}}
 #: How RabbitMQ writes the units of an age.
 _UNITS = {"d": "D", "h": "h", "m": "m", "s": "s"}

@@ -20,6 +20,8 @@ RunRow = tuple[int, int, int | None, str, str, str | None]
 
 #: So many further ends of a job are remembered, in case that a replay stands between them.
 _MOST_ENDS = 8
+#: Later than all times.
+_EVER = 2**62
 
 
 class Account:
@@ -171,6 +173,8 @@ class Account:
         self.replayed = at
         self._name(queue, None)
         self._forget_before(at)
+        if self.retry is None:
+            self.due = None
 
     def add_dropped(self, at: int) -> None:
         """Take in that its dead letter was deleted."""
@@ -215,13 +219,13 @@ class Account:
         if said > known:
             self.is_anew = True
             self._begin(said * 1000)
-            self._forget_before(2**62)
+            self._forget_runs_before(_EVER)
             self.enqueued = self.due = self.expires = None
             self.priority, self.body, self.content_type, self.note = DEFAULT_PRIORITY, b"", None, None
         return said >= known
 
     def _begin(self, at: int) -> None:
-        """Drop asides from before a life that began at `at`."""
+        """Drop what belongs to lives before the one that began at `at`."""
         if self.replayed < at:
             self.replayed = 0
         if self.dropped < at:
@@ -229,16 +233,20 @@ class Account:
         self._forget_before(at)
 
     def _forget_before(self, at: int) -> None:
-        """Drop all ends, runs and asides from before `at`."""
+        """Drop all that was said before `at`."""
+        if self.progress is not None and self.progress[0] < at:
+            self.progress = None
+        if self.log is not None and self.log[0] < at:
+            self.log = None
+        self._forget_runs_before(at)
+
+    def _forget_runs_before(self, at: int) -> None:
+        """Drop runs and ends from before `at`."""
         self.forget_runs_before = max(self.forget_runs_before, at)
         self.runs = [run for run in self.runs if (run[2] or 0) >= at]
         self.ends = [end for end in self.ends if end.at >= at]
         if self.retry is not None and self.retry.at < at:
             self.retry, self.error, self.due = None, None, None
-        if self.progress is not None and self.progress[0] < at:
-            self.progress = None
-        if self.log is not None and self.log[0] < at:
-            self.log = None
         if self.state != READY and (self.ended or 0) < at:
             if self.state == DONE:
                 self.note = None
@@ -258,8 +266,6 @@ class Account:
             self.crashes, self.due, self.error = self.retry.crashes, self.retry.due, self.retry.error
         else:
             self.attempt, self.crashes = 1, 0
-            if self.replayed:
-                self.due = None
 
     def _add_retry(self, entry: Ended) -> None:
         if entry.started is not None:

@@ -6,7 +6,7 @@ The last word counts for a queue, and a cancel stands for ever: a delayed job ma
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pika import exceptions
@@ -98,7 +98,8 @@ class Orders:
         self._streams = streams
         self._on_news = on_news
         self._connection: Connection | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: Reads again after a while.
+        self._retry: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         #: The offset of the entry to come.
         self._next = 0
@@ -117,11 +118,12 @@ class Orders:
     async def follow(self, connection: Connection) -> None:
         """Read all that was asked for until now, then go on live. Where that can't be done it says so, once."""
         async with self._lock:
-            if self._connection is not connection or not self._is_live:
+            if self._connection is not connection or (not self._is_live and self._retry is None):
                 await self._follow(connection)
 
     async def _follow(self, connection: Connection) -> None:
         self._connection, self._is_live = connection, False
+        self._give_up_retry()
         try:
             async with asyncio.timeout(_CATCH_UP_TIMEOUT):
                 while not await self._catch_up(connection):
@@ -131,7 +133,12 @@ class Orders:
             if not connection.is_open:
                 return  # the next one is followed
             self._streams.tell("What is paused or cancelled is not heeded here", faults.text_of(error))
-            self._spawn(self._follow_later(connection))
+            self._retry = asyncio.get_running_loop().create_task(self._follow_later(connection))
+
+    def _give_up_retry(self) -> None:
+        retry, self._retry = self._retry, None
+        if retry is not None and retry is not asyncio.current_task():
+            retry.cancel()
 
     async def _catch_up(self, connection: Connection) -> bool:
         """Read what there is. False: the server has not brought the stream up yet."""
@@ -147,22 +154,26 @@ class Orders:
         return True
 
     async def _read(self, connection: Connection) -> None:
+        if not self._next:
+            self.paused, self.cancels = frozenset(), {}
         reader = await StreamReader.open(
             connection, self._streams.names.control, start=self._next or "first", on_batch=self._take
         )
-        end = await reader.end()
-        if end >= self._next:
-            await reader.reach(end)
-        await reader.close()
+        try:
+            end = await reader.end()
+            if end >= self._next:
+                await reader.reach(end)
+        finally:
+            await reader.close()
         if end < self._next:  # it was deleted meanwhile, and is another one
-            self._next, self.paused, self.cancels = 0, frozenset(), {}
+            self._next = 0
             await self._read(connection)
 
     async def _go_on(self, connection: Connection) -> None:
         """Read on by pika's own means: what a stream reader puts in the connection's way costs each job a little."""
         channel = await Channel.open(connection)
         channel.watch(lambda _: self._begin_again(connection))
-        channel.raw.add_on_cancel_callback(lambda _: self._begin_again(connection))
+        channel.raw.add_on_cancel_callback(lambda _: self._begin_again(connection, is_deleted=True))
         await channel.call(channel.raw.basic_qos, prefetch_count=_WINDOW)
         await channel.call(
             channel.raw.basic_consume,
@@ -172,23 +183,21 @@ class Orders:
         )
         self._is_live, self._pause = True, _PAUSE
 
-    def _begin_again(self, connection: Connection) -> None:
+    def _begin_again(self, connection: Connection, *, is_deleted: bool = False) -> None:
         """Follow the stream anew: it was deleted, or its channel closed."""
         if self._is_live and self._connection is connection and connection.is_open:
             self._is_live = False
-            self._spawn(self._follow_later(connection))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # the loop itself keeps no hold of it
-        task.add_done_callback(self._tasks.discard)
+            if is_deleted:
+                self._next = 0
+            self._retry = asyncio.get_running_loop().create_task(self._follow_later(connection))
 
     async def _follow_later(self, connection: Connection) -> None:
         await asyncio.sleep(self._pause)
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
-        if self._connection is connection and connection.is_open:
-            await self.follow(connection)
-            self._on_news()
+        async with self._lock:
+            if self._connection is connection and connection.is_open:
+                await self._follow(connection)
+                self._on_news()
 
     def _on_message(self, channel: Channel, method: Any, properties: Encoded, body: bytes) -> None:
         offset = fields.decode(properties.data).get("headers", {}).get("x-stream-offset", self._next)

@@ -14,14 +14,24 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import assert_never
 
-import msgspec
-
-from dibs.brokers.rabbitmq.ledger import entries
-from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DELAYED, DONE, READY, Account
-from dibs.brokers.rabbitmq.ledger.entries import Dropped, Ended, Enqueued, Entry, Noted, Purged, Replayed
+from dibs.brokers.rabbitmq.ledger import entries, rows
+from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DONE, Account
+from dibs.brokers.rabbitmq.ledger.entries import (
+    Cancel,
+    Dropped,
+    Ended,
+    Enqueued,
+    Entry,
+    Noted,
+    Pause,
+    Purged,
+    Replayed,
+)
+from dibs.brokers.rabbitmq.ledger.rows import COLUMNS
 from dibs.ledger import tables
 from dibs.message import now_ms
 
@@ -35,29 +45,32 @@ _MOST_GONE = 200_000
 _PRUNED, _PRUNED_EVERY = 2000, 500
 #: So many jobs are looked at at a time where a whole queue is concerned.
 _CHUNK = 5000
+#: Larger than any number that means something.
+_LARGEST = 2**60
 #: Seconds to wait for another writer.
 _BUSY = 2.0
 
 _TABLES = (
     # One row. `next` is the offset of the entry to come, `digest` that of the message before it: whether the stream
     # is still the same is told by looking at that message again.
-    "CREATE TABLE dibs_index (version INTEGER NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, digest BLOB) STRICT",
+    """CREATE TABLE dibs_index (
+        version INTEGER NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, digest BLOB
+    ) STRICT""",
     # What is known of jobs beside what dibs_jobs has room for, and all that is known of those that are told no more:
     # `gone` numbers these.
     "CREATE TABLE dibs_index_beside (id TEXT PRIMARY KEY, gone INTEGER, data BLOB NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE INDEX dibs_index_gone ON dibs_index_beside (gone) WHERE gone IS NOT NULL",
     # When all that was ready, and all that was dead, in a queue was deleted last.
-    "CREATE TABLE dibs_index_queues (name TEXT PRIMARY KEY, purged INTEGER NOT NULL, dropped INTEGER NOT NULL) STRICT",
-)
-_COLUMNS = (
-    "id, queue, priority, due, expires, attempt, crashes, enqueued, keep, private, started, ended, worker, task, "
-    "content_type, error, reason, death_error, note, result, body, state"
+    """CREATE TABLE dibs_index_queues (
+        name TEXT PRIMARY KEY, purged INTEGER NOT NULL, dropped INTEGER NOT NULL
+    ) STRICT""",
 )
 # All are served by the index of the ids, or the primary key.
-_LOAD = f"SELECT {_COLUMNS}, seq FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
+_LOAD = f"SELECT {COLUMNS}, seq FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
 _LOAD_BESIDE = "SELECT id, gone, data FROM dibs_index_beside WHERE id IN (SELECT value FROM json_each(?))"
-_INSERT = f"INSERT INTO dibs_jobs ({_COLUMNS}, suspect) VALUES ({', '.join('?' * 22)}, 0)"  # noqa: S608
-_UPDATE = f"UPDATE dibs_jobs SET ({_COLUMNS}) = ({', '.join('?' * 22)}) WHERE seq = ?"  # noqa: S608
+_INSERT = f"INSERT INTO dibs_jobs ({COLUMNS}, suspect) VALUES ({', '.join('?' * 22)}, 0)"  # noqa: S608
+# Without the id: SQLite would write its index anew.
+_UPDATE = f"UPDATE dibs_jobs SET ({COLUMNS[4:]}) = ({', '.join('?' * 21)}) WHERE seq = ?"  # noqa: S608
 _DELETE = "DELETE FROM dibs_jobs WHERE seq = ?"
 _PUT_BESIDE = "INSERT OR REPLACE INTO dibs_index_beside (id, gone, data) VALUES (?, ?, ?)"
 _DELETE_BESIDE = "DELETE FROM dibs_index_beside WHERE id = ?"
@@ -79,28 +92,10 @@ _OF_QUEUE = {
     ),
     "dropped": ("SELECT id FROM dibs_jobs WHERE state = 3 AND queue = ?",),
 }
-# Served by dibs_over: the lengths of time that there are, one after the other, and what is over for so long.
-_NEXT_KEEP = "SELECT min(keep) FROM dibs_jobs WHERE state >= 4 AND keep > ?"
-_OVER = f"SELECT {_COLUMNS}, seq FROM dibs_jobs WHERE state >= 4 AND keep = ? AND ended < ? LIMIT ?"  # noqa: S608
+# Served by dibs_over.
+_OVER = "SELECT id FROM dibs_jobs WHERE state IN (4, 5) AND state >= 4 AND ended + keep <= ? LIMIT ?"
 # Served by dibs_index_gone.
 _FORGET_GONE = "DELETE FROM dibs_index_beside WHERE gone IS NOT NULL AND gone < ?"
-
-
-class _Beside(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of a job beside its columns."""
-
-    replayed: int = 0
-    dropped: int = 0
-    retry: Ended | None = None
-    ends: list[Ended] = []
-    progress: tuple[int, bytes] | None = None
-    log: tuple[int, list[str]] | None = None
-    #: Its columns, where it is told no more.
-    columns: tuple[str | int | bytes | None, ...] | None = None
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Beside)
 
 
 class Overtaken(Exception):
@@ -160,18 +155,11 @@ class Index:
         """
         said = [entry for _, body in batch for entry in entries.decode(body)]
         offset, body = batch[-1]
-        digest = digest_of(body)
-        now = now_ms()
-        with self._transaction():
-            place = self._connection.execute("SELECT next FROM dibs_index").fetchone()
-            if place != (self.next,) or not self._is_in_place():
-                raise Overtaken
-            self._add(said, now)
-            self._unpruned += len(said)
-            if self._unpruned >= _PRUNED_EVERY:
-                self._prune(now)
-            self._connection.execute("UPDATE dibs_index SET next = ?, digest = ?", (offset + 1, digest))
-        self.next, self.digest = offset + 1, digest
+        try:
+            self._write(said, offset + 1, digest_of(body))
+        except OverflowError:  # anybody may have written it
+            self._prepare()
+            self._write([entry for entry in said if _is_sound(entry)], offset + 1, digest_of(body))
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
@@ -214,6 +202,19 @@ class Index:
             raise
         self._connection.execute("COMMIT")
 
+    def _write(self, said: Sequence[Entry], following: int, digest: bytes) -> None:
+        now = now_ms()
+        with self._transaction():
+            place = self._connection.execute("SELECT next FROM dibs_index").fetchone()
+            if place != (self.next,) or not self._is_in_place():
+                raise Overtaken
+            self._add(said, now)
+            self._unpruned += len(said)
+            if self._unpruned >= _PRUNED_EVERY:
+                self._prune(now)
+            self._connection.execute("UPDATE dibs_index SET next = ?, digest = ?", (following, digest))
+        self.next, self.digest = following, digest
+
     def _is_in_place(self) -> bool:
         try:
             return self.path.stat().st_ino == self._inode
@@ -237,8 +238,10 @@ class Index:
                 case Purged():
                     self._mark(entry.queue, purged=entry.at)
                     wide[entry.queue, "purged"] = None
-                case _:
+                case Cancel() | Pause():
                     pass  # belongs into the other stream
+                case _:
+                    assert_never(entry)
         for start in range(0, len(words), _CHUNK):
             self._add_words(words[start : start + _CHUNK], now)
         for queue, what in wide:
@@ -266,13 +269,13 @@ class Index:
         named = json.dumps(list(ids))
         books: dict[str, Account] = {}
         for row in self._connection.execute(_LOAD, (named,)):
-            books[row[0]] = _from_columns(row, row[22])
+            books[row[0]] = rows.from_columns(row, row[22])
         if self._has_beside:
             for job_id, _, data in self._connection.execute(_LOAD_BESIDE, (named,)):
-                beside = _DECODER.decode(data)
+                beside = rows.DECODER.decode(data)
                 if beside.columns is not None:
-                    books[job_id] = _from_columns(beside.columns, None)
-                _add_beside(books.setdefault(job_id, Account(job_id)), beside)
+                    books[job_id] = rows.from_columns(beside.columns, None)
+                rows.add_beside(books.setdefault(job_id, Account(job_id)), beside)
         for job_id in ids:
             if job_id not in books:
                 books[job_id] = Account(job_id)
@@ -286,26 +289,26 @@ class Index:
         for account in accounts:
             purged, dropped = self._marks.get(account.queue or "", (0, 0))
             is_gone = account.is_gone(now, purged, dropped)
+            if account.queue is not None and account.queue not in self._queues:
+                self._name(account.queue)
             if account.seq is not None and (is_gone or account.is_anew):
                 deleted.append((account.seq,))
                 account.seq = None
             if is_gone:
-                beside.append((account.id, self._gone, _to_beside(account, is_gone=True)))
+                beside.append((account.id, self._gone, rows.to_beside(account, is_gone=True)))
                 self._gone += 1
             elif account.is_rare:
-                beside.append((account.id, None, _to_beside(account, is_gone=False)))
+                beside.append((account.id, None, rows.to_beside(account, is_gone=False)))
             elif account.has_beside:
                 plain.append((account.id,))
             if account.is_rare or account.has_beside or account.forget_runs_before or account.runs:
                 noted.append(account)
             if not is_gone:
-                row = _to_columns(account, now)
+                row = rows.to_columns(account, now)
                 if account.seq is None:
                     inserted.append(row)
                 else:
-                    updated.append((*row, account.seq))
-                if account.queue not in self._queues:
-                    self._name(account.queue or "")
+                    updated.append((*row[1:], account.seq))
         many = self._connection.executemany
         many(_DELETE, deleted)
         many(_UPDATE, updated)
@@ -317,17 +320,16 @@ class Index:
         if noted or deleted:
             self._store_lives(noted, {row[0] for row in beside if row[1] is not None})
 
-    def _store_lives(self, accounts: Iterable[Account], gone: Collection[str]) -> None:
+    def _store_lives(self, accounts: Collection[Account], gone: Collection[str]) -> None:
         """Store runs, progress and logs."""
         many = self._connection.executemany
-        over = [a for a in accounts if a.id in gone]
-        told = [a for a in accounts if a.id not in gone]
-        # What was purged may come back, when it turns out to have been running; what is over and gone may not.
-        ended = [a.id for a in over if a.state != READY]
-        if gone:
-            tables.forget_lives(self._connection, [job_id for job_id in gone if job_id in set(ended)])
-        many(_DELETE_NOTES, [(a.id,) for a in over])
-        living = [a for a in (*told, *over) if a.id not in set(ended)]
+        # What was purged or dropped may come back, when it turns out that it was running, or replayed. What is over
+        # for so long that it was forgotten may not.
+        past = {a.id for a in accounts if a.id in gone and a.state in {DONE, CANCELLED}}
+        tables.forget_lives(self._connection, past)
+        living = [a for a in accounts if a.id not in past]
+        told = [a for a in living if a.id not in gone]
+        many(_DELETE_NOTES, [(a.id,) for a in living if a.id in gone])
         many(_DELETE_RUNS, [(a.id, a.forget_runs_before) for a in living if a.forget_runs_before])
         columns = ("attempt", "started", "ended", "worker", "outcome", "error")
         many(_PUT_RUN, [dict(zip(columns, run, strict=True), job=a.id) for a in living for run in a.runs])
@@ -361,15 +363,16 @@ class Index:
         """Forget some of what was over for longer than it is to be kept."""
         self._unpruned = 0
         execute = self._connection.execute
-        keep = execute(_NEXT_KEEP, (-1,)).fetchone()[0]
-        left = _PRUNED
-        while keep is not None and left > 0:
-            rows = execute(_OVER, (keep, now - keep, left)).fetchall()
-            left -= len(rows)
-            if rows:
-                self._store(self._load([row[0] for row in rows]).values(), now)
-            keep = execute(_NEXT_KEEP, (keep,)).fetchone()[0]
+        ids = [job_id for (job_id,) in execute(_OVER, (now, _PRUNED))]
+        if ids:
+            self._store(self._load(ids).values(), now)
         execute(_FORGET_GONE, (self._gone - _MOST_GONE,))
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Tell whether the numbers of an entry are ones that can be stored."""
+    values = (getattr(entry, name) for name in entry.__struct_fields__)
+    return all(not isinstance(value, int) or -_LARGEST < value < _LARGEST for value in values)
 
 
 def digest_of(body: bytes) -> bytes:
@@ -387,90 +390,3 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     return connection
-
-
-def _from_columns(row: tuple[object, ...], seq: int | None) -> Account:
-    account = Account(str(row[0]))
-    (
-        account.id,
-        account.queue,
-        account.priority,
-        account.due,
-        account.expires,
-        account.attempt,
-        account.crashes,
-        account.enqueued,
-        account.keep,
-        account.is_private,
-        account.started,
-        account.ended,
-        account.worker,
-        account.task,
-        account.content_type,
-        account.error,
-        account.reason,
-        account.death_error,
-        account.note,
-        account.result,
-        account.body,
-        account.state,
-    ) = row[:22]  # type: ignore[assignment]  # they were stored so
-    if account.state == DELAYED:
-        account.state = READY
-    account.seq = seq
-    return account
-
-
-def _to_columns(a: Account, now: int) -> tuple[str | int | bytes | None, ...]:
-    state = DELAYED if a.state == READY and a.due is not None and a.due > now else a.state
-    return (
-        a.id,
-        a.queue,
-        a.priority,
-        a.due,
-        a.expires,
-        a.attempt,
-        a.crashes,
-        a.enqueued,
-        a.keep,
-        a.is_private,
-        a.started,
-        a.ended,
-        a.worker,
-        a.task,
-        a.content_type,
-        a.error,
-        a.reason,
-        a.death_error,
-        a.note,
-        a.result,
-        a.body,
-        state,
-    )
-
-
-def _add_beside(account: Account, beside: _Beside) -> None:
-    account.has_beside = True
-    account.replayed, account.dropped = beside.replayed, beside.dropped
-    account.retry, account.ends = beside.retry, list(beside.ends)
-    account.progress, account.log = beside.progress, beside.log
-
-
-def _to_beside(account: Account, *, is_gone: bool) -> bytes:
-    columns = None
-    if is_gone:
-        columns = _to_columns(account, 2**62)
-        if account.state in {DONE, CANCELLED}:  # for good, so only its times are of use
-            account.body, account.result, account.error, account.death_error = b"", None, None, None
-            columns = _to_columns(account, 2**62)
-    return _ENCODER.encode(
-        _Beside(
-            account.replayed,
-            account.dropped,
-            account.retry,
-            account.ends,
-            account.progress,
-            account.log,
-            columns,
-        )
-    )

@@ -251,7 +251,7 @@ class Journal:
             self._declares = 0
             self._bytes -= len(record.body)
             if self._lost:
-                _log.warning("The ledger takes records again. missing=%d", self._lost)
+                _log.warning("The ledger takes records again. lost=%d", self._lost)
                 self._lost = 0
             self._pass(record)
 

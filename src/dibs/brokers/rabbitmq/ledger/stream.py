@@ -7,18 +7,16 @@ remembers the offset. It knows bodies, not what they say.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import Callable
-from typing import Any, Literal
 
 from pika.exceptions import AMQPError, ChannelClosedByClient
 
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.ledger.sieve import Sieve, Tap
 
-#: Where to begin: at the oldest entry, behind the newest, at an offset, or about at a time (in seconds since 1970;
+#: Where to begin: "first", behind the newest with "next", at an offset, or so long ago, by the server's clock ("90s";
 #: it may be some entries earlier).
-Start = Literal["first", "next"] | int | float
+Start = int | str
 
 #: Offset and body of entries that stand one behind the other.
 Batch = list[tuple[int, bytes]]
@@ -27,7 +25,7 @@ Batch = list[tuple[int, bytes]]
 _WINDOW, _ACKNOWLEDGED = 2000, 500
 #: How long an acknowledgement may wait for company. The server's limit for it is half an hour.
 _ACKNOWLEDGED_WITHIN = 1.0
-#: More than the last chunk of a stream can have, which `end` wants to have whole.
+#: More than the last chunk of a stream can have, which `end_of` wants to have whole.
 _LARGEST_WINDOW = 65535
 
 
@@ -41,9 +39,11 @@ class StreamReader:
         #: How many entries were gone before they were read: the server had deleted them, as they were too old.
         self.missed = 0
         self._channel = channel
-        self._on_batch = on_batch
+        #: Is called with what came.
+        self.on_batch = on_batch
         self._tap = Tap(self._take)
         self._acknowledged = 0
+        self._is_cancelled = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -78,28 +78,8 @@ class StreamReader:
         return reader
 
     async def end(self) -> int:
-        """Return the offset behind the last entry that the stream has now; 0: it is empty.
-
-        The server's count of messages lags seconds behind, so this looks at the last entries themselves.
-        """
-        channel = await Channel.open(self._channel.connection)
-        newest = -1
-
-        def take(batch: Batch) -> None:
-            nonlocal newest
-            newest = max(newest, batch[-1][0])
-
-        tap = Tap(take)
-        await _consume(channel, tap, self.name, "last", _LARGEST_WINDOW)
-        # What is there for a new consumer the server's channel learns from the stream. That an empty one has nothing
-        # is sure when the channel has asked the stream twice more: the second question was sent when the first was
-        # answered, and it was answered behind what the stream had for the first consumer.
-        for _ in range(2):
-            if newest < 0:
-                await _consume(channel, tap, self.name, "next", None)
-        await _round_trip(channel)  # behind all entries of the last chunk
-        await _close(channel)
-        return newest + 1
+        """Return the offset behind the last entry that the stream has now; 0: it is empty."""
+        return await end_of(self._channel.connection, self.name)
 
     async def reach(self, offset: int) -> None:
         """Wait until all entries before `offset` were handed on.
@@ -115,6 +95,11 @@ class StreamReader:
         self._waiters.append((offset, waiter))
         await waiter
 
+    @property
+    def is_open(self) -> bool:
+        """Whether more may come."""
+        return self._channel.is_open and not self._is_cancelled
+
     async def close(self) -> None:
         """Read no more."""
         if self._timer is not None:
@@ -126,7 +111,7 @@ class StreamReader:
         first, newest = batch[0][0], batch[-1][0]
         if self.next is not None and first > self.next:
             self.missed += first - self.next
-        self._on_batch(batch)
+        self.on_batch(batch)
         self.next = newest + 1
         if self._tap.tag - self._acknowledged >= _ACKNOWLEDGED:
             self._acknowledge()
@@ -150,6 +135,7 @@ class StreamReader:
             self._channel.raw.basic_ack(self._acknowledged, multiple=True)
 
     def _on_cancelled(self, on_closed: Callable[[BaseException], None] | None) -> None:
+        self._is_cancelled = True
         error = ChannelClosedByClient(0, f"The stream {self.name} was deleted")
         self._fail(error)
         if on_closed is not None:
@@ -162,19 +148,61 @@ class StreamReader:
         self._waiters.clear()
 
 
-async def _consume(channel: Channel, tap: Tap, name: str, start: Start | str, window: int | None) -> None:
+async def end_of(connection: Connection, name: str) -> int:
+    """Return the offset behind the last entry that a stream has now; 0: it is empty.
+
+    The server's count of messages lags seconds behind, so this looks at the last entries themselves.
+
+    Raises:
+        AMQPError: there is no such stream, it may not be read, or the connection was lost.
+    """
+    seen = await _glance(connection, name, "last", _LARGEST_WINDOW)
+    return 0 if seen is None else seen[1] + 1
+
+
+async def offset_at(connection: Connection, name: str, start: Start) -> int | None:
+    """Return the offset of the first entry that is read from there; None: there is none yet.
+
+    Raises:
+        AMQPError: as above.
+    """
+    seen = await _glance(connection, name, start, 1)
+    return None if seen is None else seen[0]
+
+
+async def _glance(connection: Connection, name: str, start: Start, window: int) -> tuple[int, int] | None:
+    """Return the first and the last offset of what is there from `start` on, as far as the window reaches."""
+    channel = await Channel.open(connection)
+    seen: list[int] = []
+
+    def take(batch: Batch) -> None:
+        seen.extend((batch[0][0], batch[-1][0]))
+
+    tap = Tap(take)
+    await _consume(channel, tap, name, start, window)
+    # What is there for a new consumer the server's channel learns from the stream. That there is nothing is sure when
+    # the channel has asked the stream twice more: the second question was sent when the first was answered, and it
+    # was answered behind what the stream had for the first consumer.
+    for _ in range(2):
+        if not seen:
+            await _consume(channel, tap, name, "next", None)
+    await _round_trip(channel)  # behind all that fits into the window
+    await _close(channel)
+    return (min(seen), max(seen)) if seen else None
+
+
+async def _consume(channel: Channel, tap: Tap, name: str, start: Start, window: int | None) -> None:
     number = channel.raw.channel_number
     sieve = Sieve.of(channel.connection)
     sieve.put(number, tap)
     channel.watch(lambda _: sieve.remove(number))
     if window is not None:
         await channel.call(channel.raw.basic_qos, prefetch_count=window)
-    offset: Any = dt.datetime.fromtimestamp(start, dt.UTC) if isinstance(start, float) else start
     await channel.call(
         channel.raw.basic_consume,
         queue=name,
         on_message_callback=lambda *_: None,  # the tap has them
-        arguments={"x-stream-offset": offset},
+        arguments={"x-stream-offset": start},
     )
 
 
