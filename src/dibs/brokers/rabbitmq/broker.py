@@ -196,6 +196,7 @@ class RabbitBroker:
             self._address,
             self._names,
             self.queues,
+            lambda: self.ledger.workers(),  # noqa: PLW0108 -- asked for when it is needed: there may be none
             streams=self._streams if self._has_ledger else None,
             may_declare=self._may_declare,
             timeout=self._timeout,

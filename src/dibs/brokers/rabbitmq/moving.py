@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -22,14 +23,24 @@ from dibs.brokers.rabbitmq.haul import Arrival, Haul
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.control import Orders
 from dibs.brokers.rabbitmq.ledger.journal import Record
-from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
+from dibs.brokers.rabbitmq.proof import Proof
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import LEVELS, LOST, Names
-from dibs.errors import AccessRefused, BrokerBusy, BrokerError, MessageTooLarge, UnknownQueue, UsageError
+from dibs.errors import (
+    AccessRefused,
+    BrokerBusy,
+    BrokerError,
+    BrokerUnavailable,
+    LedgerUnavailable,
+    MessageTooLarge,
+    UnknownQueue,
+    UsageError,
+)
+from dibs.ledger.snapshot import Snapshot
 from dibs.message import Message, new_id, now_ms
-from dibs.moving.ends import Arrivals, Piece, State, apart, began
+from dibs.moving.ends import Arrivals, Piece, State, apart
 from dibs.names import DEAD_SUFFIX
 from dibs.outcome import Dead, is_reason
 from dibs.url import Address
@@ -38,8 +49,6 @@ _T = TypeVar("_T")
 
 #: A record in the ledger names so many jobs at the most.
 _RECORD_JOBS = 100
-#: Seconds by which the clocks of server and movers may differ.
-_SKEW = 600.0
 
 
 class RabbitSource:
@@ -52,6 +61,7 @@ class RabbitSource:
         address: Address,
         names: Names,
         count: Callable[[Collection[str]], list[QueueInfo]],
+        workers: Callable[[], list[Snapshot]],
         *,
         streams: Streams | None,
         may_declare: bool,
@@ -63,12 +73,14 @@ class RabbitSource:
             address: of the server.
             names: of the namespace.
             count: `Broker.queues`.
+            workers: `Ledger.workers`.
             streams: of the ledger, where what is cancelled can be read; None: there is none.
             may_declare: keep other movers out, which takes a declare.
             timeout: seconds that each step may take.
         """
         self._names = names
         self._count = count
+        self._workers = workers
         self._may_declare = may_declare
         self._timeout = timeout
         self._address = address
@@ -101,8 +113,15 @@ class RabbitSource:
         }
 
     def running(self, queues: Collection[str]) -> dict[str, int | None]:
-        """Say nothing: AMQP does not tell."""
-        return dict.fromkeys(queues)
+        """Return what the workers say of themselves; nothing where they can't be asked."""
+        try:
+            snapshots = self._workers()
+        except LedgerUnavailable:
+            return dict.fromkeys(queues)
+        held = Counter(
+            running.queue for each in snapshots for executor in each.executors for running in executor.running
+        )
+        return {queue: held[queue] for queue in queues}
 
     def doubtful(self, queues: Collection[str]) -> Generator[list[Piece]]:
         """Yield nothing: what a mover that died had is in its queue again, among the others."""
@@ -116,8 +135,10 @@ class RabbitSource:
                 for queue in queues:
                     yield from self._take(self._names.stored(queue), [queue])
             case "delayed":
-                for level in reversed(range(LEVELS)):  # what leaves a level meanwhile goes to a shorter one
-                    yield from self._take(self._names.level(level), queues, is_level=True)
+                names = [self._names.level(number) for number in range(LEVELS)]
+                levels = self._run(partial(_existing, names=names))
+                for level in reversed(levels):  # what leaves a level meanwhile goes to a shorter one
+                    yield from self._take(level, queues, is_level=True)
             case "dead":
                 for queue in queues:
                     yield from self._take(self._names.dead(queue), [queue], is_dead=True)
@@ -241,12 +262,15 @@ class RabbitSink:
 
     def arrived(self, pieces: Sequence[Piece]) -> Arrivals:
         """Look for proofs in the ledger. None is no proof of the contrary: it is written behind the jobs."""
-        proof = _Proof(pieces)
-        if proof.marks and self._has_ledger:
-            with contextlib.suppress(BrokerError):  # no ledger here: nobody can tell
-                start = max(0.0, began(min(proof.marks)) - _SKEW)
-                search = partial(_read, name=self._names.ledger, start=start, on_batch=proof.read)
+        proof = Proof(pieces)
+        if self._has_ledger:
+            search = partial(proof.search, name=self._names.ledger)
+            try:
                 self._publisher().link.run(search, self._timeout, "reading the ledger")
+            except BrokerUnavailable:
+                raise
+            except BrokerError:
+                pass  # there is none, or this user may not read it: nobody can tell
         return Arrivals(frozenset(proof.found), is_sure=False)
 
     def store(self, pieces: Sequence[Piece]) -> dict[str, str]:
@@ -309,34 +333,6 @@ class RabbitSink:
             publisher.link.post(publisher.journal.write, Record(entries.encode(said)))
 
 
-class _Proof:
-    """Looks for doubtful pieces in the ledger."""
-
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._wanted = {piece.id: piece for piece in pieces if piece.mark}
-        self.marks = {piece.mark for piece in self._wanted.values()}
-        self._begun: set[int] = set()
-        self.found: set[str] = set()
-
-    def read(self, batch: Batch) -> None:
-        """Look at what stands in the stream, in its order. On the I/O thread."""
-        for _, body in batch:
-            for entry in entries.decode(body):
-                match entry:
-                    case entries.Moved(ids, mark) if mark in self.marks:
-                        self._begun.add(mark)
-                        self.found |= {
-                            each for each in ids if each in self._wanted and self._wanted[each].mark == mark
-                        }
-                    case entries.Ended(id=job) if job in self._wanted:
-                        # A run that began after the move did; a late word of an earlier one has an earlier attempt.
-                        piece = self._wanted[job]
-                        if piece.mark in self._begun and entry.attempt >= piece.message.attempt:
-                            self.found.add(job)
-                    case _:
-                        pass
-
-
 def _piece(arrival: Arrival, queue: str, *, is_dead: bool) -> Piece:
     nameless: list[str] = []
 
@@ -382,6 +378,16 @@ async def _declare(connection: Connection, name: str) -> None:
     await channel.close()
 
 
+async def _existing(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Return those of these queues that exist, up to the first that does not: the server logs each as an error."""
+    found = []
+    for name in names:
+        if not await _exists(connection, name):
+            break
+        found.append(name)
+    return found
+
+
 async def _exists(connection: Connection, name: str) -> bool:
     channel = await Channel.open(connection)
     try:
@@ -394,10 +400,3 @@ async def _exists(connection: Connection, name: str) -> bool:
         raise
     await channel.close()
     return True
-
-
-async def _read(connection: Connection, name: str, start: float, on_batch: Callable[[Batch], None]) -> None:
-    """Read a stream from about that time to its end."""
-    reader = await StreamReader.open(connection, name, start=start, on_batch=on_batch)
-    await reader.reach(await reader.end())
-    await reader.close()
