@@ -19,7 +19,7 @@ from tests.waiting import until
 
 #: How often a mover is killed, and within how many seconds of its start.
 _KILLS, _WITHIN = 20, 0.5
-_BACKLOG = 12_000
+_BACKLOG = 8_000
 _QUEUES = ["left", "middle", "right"]
 
 
@@ -55,7 +55,7 @@ class Producer(threading.Thread):
 
     def run(self) -> None:
         number = 1_000_000
-        while not self._stopped.wait(0.02):
+        while not self._stopped.wait(0.05):
             self.hand_over(range(number, number + 5))
             number += 5
 
@@ -85,7 +85,7 @@ def test_a_mover_that_is_killed_twenty_times_loses_nothing_and_names_what_may_ru
     doubts += doubts_in(errors)
 
     assert code == 0, errors
-    until(lambda: {event.key for event in route.events("end")} >= stored, within=60.0)
+    until(lambda: {event.key for event in route.events("end")} >= stored, within=180.0)
     ends = Counter(event.key for event in route.events("end"))
     twice = {key for key, count in ends.items() if count > 1}
     assert ends.keys() == stored

@@ -31,7 +31,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "move",
         help="carry waiting, delayed and dead jobs to another broker",
         description="Carry waiting, delayed and dead jobs from one broker to another, while producers and workers "
-        "run on both. What is running stays with its worker; what is done stays in the history of the source. It may be "
+        "run on both. What is running stays with its worker, what is done in the history of the source. It may be "
         "interrupted or killed at any moment: run it again and it goes on.",
     )
     parser.add_argument("source", metavar="FROM_URL")
