@@ -225,4 +225,4 @@ class _Bar:
 
     def clear(self) -> None:
         """Take it away."""
-        self._screen.erase()
+        self._screen.clear()

@@ -35,20 +35,24 @@ class Screen:
 
     def line(self, *spans: Span | str) -> None:
         """Write a line."""
-        self.erase()
+        self._erase()
         self._out.write(self._render(spans) + "\n")
         self._out.flush()
 
     def transient(self, *spans: Span | str) -> None:
         """Write a line that the next one overwrites; nothing where that can't be."""
         if self.is_terminal:
-            self.erase()
+            self._erase()
             self._out.write(self._render(spans))
             self._out.flush()
             self._is_transient = True
 
-    def erase(self) -> None:
-        """Take the line away that the next one would overwrite."""
+    def clear(self) -> None:
+        """Take the transient line away, if there is one."""
+        self._erase()
+        self._out.flush()
+
+    def _erase(self) -> None:
         if self._is_transient:
             self._out.write("\r\x1b[2K")
             self._is_transient = False
