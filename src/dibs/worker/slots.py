@@ -189,8 +189,11 @@ class Slots:
         surplus = len(ready) - self._executors
         worn = [child for child in ready if child.worn_by]
         idle = [child for child in ready if not child.worn_by and not child.running]
-        busy = sorted((child for child in ready if not child.worn_by and child.running), key=lambda c: len(c.running))
-        chosen = (worn + idle + busy[: self._surplus])[: max(0, surplus)]
+        chosen = worn + idle
+        if self._surplus:
+            busy = [child for child in ready if not child.worn_by and child.running]
+            chosen += sorted(busy, key=lambda child: len(child.running))[: self._surplus]
+        chosen = chosen[: max(0, surplus)]
         for child in chosen:
             child.is_retired = True
         self._surplus = max(0, self._surplus - len(chosen))
