@@ -172,6 +172,20 @@ def test_the_counts_add_up(route: Route) -> None:
     assert not any(count for states in left.values() for count in states.values())
 
 
+def test_the_source_does_not_know_any_more_what_has_left_it(route: Route) -> None:
+    ready, delayed, dead = job("mail", task="t"), job("mail", task="t", delay=3600), job("post", task="t")
+    bury(route.origin, dead)
+    route.origin.send([ready, delayed])
+
+    route.mover().run(["mail", "post"])
+
+    ids = [message.id for message in (ready, delayed, dead)]
+    until(lambda: not any(route.origin.ledger.job(job_id) for job_id in ids))
+    found = [route.target.ledger.job(job_id) for job_id in ids]
+    assert [info and info.status for info in found] == ["ready", "delayed", "dead"]
+    assert [info and info.reason for info in found] == [None, None, "failed"]
+
+
 def test_only_the_queues_that_are_meant_are_moved(route: Route) -> None:
     stays = [job("post", task="t"), job("post", task="t", delay=1.5)]
     route.origin.send([job("mail", task="t"), job("mail", task="t", delay=1.5), *stays])

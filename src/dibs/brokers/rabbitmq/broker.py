@@ -25,7 +25,8 @@ from dibs.brokers.rabbitmq.ledger.entries import Cancel, Dropped, Entry, Pause, 
 from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
 from dibs.brokers.rabbitmq.ledger.streams import Keeping, Streams
-from dibs.brokers.rabbitmq.moving import RabbitSink, RabbitSource
+from dibs.brokers.rabbitmq.moving.sink import RabbitSink
+from dibs.brokers.rabbitmq.moving.source import RabbitSource
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
 from dibs.brokers.rabbitmq.walk import Walk
@@ -197,6 +198,7 @@ class RabbitBroker:
             self._names,
             self.queues,
             lambda: self.ledger.workers(),  # noqa: PLW0108 -- asked for when it is needed: there may be none
+            self._record,
             streams=self._streams if self._has_ledger else None,
             may_declare=self._may_declare,
             timeout=self._timeout,

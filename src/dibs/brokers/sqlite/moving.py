@@ -131,7 +131,7 @@ class SqliteSource:
         found: dict[str, dict[State, int | None]] = {
             name: {"ready": info.ready, "delayed": info.delayed, "dead": info.dead} for name, info in infos.items()
         }
-        states = {number: state for state, number in _STATES.items()}
+        states: dict[int, State] = {number: state for state, number in _STATES.items()}
         for stored, number, count in self._select(_COUNT_MARKED):
             queue = stored.removeprefix(self._prefix)
             if stored.startswith(self._prefix) and queue in found and number in states:

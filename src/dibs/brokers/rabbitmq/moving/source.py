@@ -1,7 +1,6 @@
-"""RabbitMQ as the source and the target of `dibs move`. See `dibs.moving.ends` for what each verb promises.
+"""RabbitMQ as the source of `dibs move`. See `dibs.moving.ends` for what each verb promises.
 
-As a source it has no marks: what a mover held when it died is back in its queue, flagged as given out before. As a
-target it proves what came by entries in the ledger's stream, each written behind the confirms of the jobs it names.
+It has no marks: what a mover held when it died is back in its queue, flagged as given out before.
 """
 
 from __future__ import annotations
@@ -13,36 +12,25 @@ from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from pika import exceptions
-
 from dibs.broker import QueueInfo
 from dibs.brokers.rabbitmq import faults, wire
-from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
-from dibs.brokers.rabbitmq.flight import Flight, flight_of
-from dibs.brokers.rabbitmq.haul import Arrival, Haul
+from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.control import Orders
-from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
-from dibs.brokers.rabbitmq.proof import Proof
-from dibs.brokers.rabbitmq.publisher import Publisher
+from dibs.brokers.rabbitmq.moving.haul import Arrival, Haul, exists
 from dibs.brokers.rabbitmq.topology import LEVELS, LOST, Names
 from dibs.errors import (
     AccessRefused,
     BrokerBusy,
     BrokerError,
-    BrokerUnavailable,
     LedgerUnavailable,
-    MessageTooLarge,
     UnknownQueue,
-    UsageError,
 )
 from dibs.ledger.snapshot import Snapshot
-from dibs.message import Message, new_id, now_ms
-from dibs.moving.ends import Arrivals, Piece, State, apart
-from dibs.names import DEAD_SUFFIX
-from dibs.outcome import Dead, is_reason
+from dibs.message import new_id, now_ms
+from dibs.moving.ends import Piece, State, apart
 from dibs.url import Address
 
 _T = TypeVar("_T")
@@ -62,6 +50,7 @@ class RabbitSource:
         names: Names,
         count: Callable[[Collection[str]], list[QueueInfo]],
         workers: Callable[[], list[Snapshot]],
+        record: Callable[[entries.Entry], None],
         *,
         streams: Streams | None,
         may_declare: bool,
@@ -74,6 +63,7 @@ class RabbitSource:
             names: of the namespace.
             count: `Broker.queues`.
             workers: `Ledger.workers`.
+            record: has the ledger told.
             streams: of the ledger, where what is cancelled can be read; None: there is none.
             may_declare: keep other movers out, which takes a declare.
             timeout: seconds that each step may take.
@@ -81,6 +71,7 @@ class RabbitSource:
         self._names = names
         self._count = count
         self._workers = workers
+        self._record = record
         self._may_declare = may_declare
         self._timeout = timeout
         self._address = address
@@ -148,6 +139,11 @@ class RabbitSource:
         haul = self._haul
         assert haul is not None  # they came out of it
         self._run(lambda _: haul.let_go([piece.hold for piece in pieces]))
+        for queue in {piece.message.queue for piece in pieces}:
+            gone = [piece for piece in pieces if piece.message.queue == queue]
+            # Not before they are due: to the ledger it would be another life of theirs that was dropped.
+            at = max(now_ms(), *(piece.message.due or 0 for piece in gone))
+            self._record(entries.Dropped([piece.id for piece in gone], queue, at))
         orders = self._orders
         return [] if orders is None else [piece.id for piece in pieces if orders.means(piece.message)]
 
@@ -213,126 +209,6 @@ class RabbitSource:
         """Do nothing: whoever waits is told."""
 
 
-class RabbitSink:
-    """One namespace, to which jobs are brought."""
-
-    def __init__(
-        self,
-        address: Address,
-        names: Names,
-        publisher: Callable[[], Publisher],
-        *,
-        send: Callable[[Sequence[Message]], None],
-        check: Callable[[Flight, Publisher], None],
-        has_ledger: bool,
-        timeout: float,
-    ) -> None:
-        """Publish nothing yet.
-
-        Args:
-            address: of the server.
-            names: of the namespace.
-            publisher: this process's.
-            send: `Broker.send`.
-            check: raises for a flight with something too large.
-            has_ledger: proofs can be written.
-            timeout: seconds that handing a batch over may take.
-        """
-        self._address = address
-        self._names = names
-        self._publisher = publisher
-        self._send = send
-        self._check = check
-        self._has_ledger = has_ledger
-        self._timeout = timeout
-
-    def is_at(self, place: str) -> bool:
-        """Tell whether the queue that a source has just made for itself is seen here."""
-        protocol, kind, name = place.split(" ", 2)
-        if protocol != "amqp" or kind == "url":
-            return name == self._address.masked
-        if not name.startswith(f"{self._names.move()}."):
-            return False  # of another namespace
-        return self._publisher().link.run(partial(_exists, name=name), self._timeout, "looking for the source")
-
-    def begin(self, mark: int) -> None:
-        """Write the place in the ledger from which proofs are looked for."""
-        if mark:
-            self._write([entries.Moved([], mark, now_ms())])
-
-    def arrived(self, pieces: Sequence[Piece]) -> Arrivals:
-        """Look for proofs in the ledger. None is no proof of the contrary: it is written behind the jobs."""
-        proof = Proof(pieces)
-        if self._has_ledger:
-            search = partial(proof.search, name=self._names.ledger)
-            try:
-                self._publisher().link.run(search, self._timeout, "reading the ledger")
-            except BrokerUnavailable:
-                raise
-            except BrokerError:
-                pass  # there is none, or this user may not read it: nobody can tell
-        return Arrivals(frozenset(proof.found), is_sure=False)
-
-    def store(self, pieces: Sequence[Piece]) -> dict[str, str]:
-        """Publish them, and write behind their confirms that they came."""
-        refused: dict[str, str] = {}
-        try:
-            self._hand_over(pieces)
-        except (UsageError, MessageTooLarge) as error:  # nothing was stored
-            refused = {pieces[0].id: str(error)} if len(pieces) == 1 else self._refuse(pieces)
-            pieces = [piece for piece in pieces if piece.id not in refused]
-            if not refused:
-                raise
-            if pieces:
-                self._hand_over(pieces)
-        self._record(pieces)
-        return refused
-
-    def forget(self, pieces: Sequence[Piece]) -> None:
-        """Do nothing: the ledger forgets by itself."""
-
-    def close(self) -> None:
-        """Do nothing: the broker closes what is open."""
-
-    def _hand_over(self, pieces: Sequence[Piece]) -> None:
-        if pieces[0].letter is None:
-            self._send([piece.message for piece in pieces])
-            return
-        flight, publisher = _burials(pieces, self._names), self._publisher()
-        self._check(flight, publisher)
-        publisher.hand_over(flight, self._timeout)
-
-    def _refuse(self, pieces: Sequence[Piece]) -> dict[str, str]:
-        """Return what is wrong with each of these that can't be published."""
-        refused = {}
-        for piece in pieces:
-            try:
-                is_dead = piece.letter is not None
-                flight = _burials([piece], self._names) if is_dead else flight_of([piece.message], self._names)
-                self._check(flight, self._publisher())
-            except (UsageError, MessageTooLarge) as error:
-                refused[piece.id] = str(error)
-        return refused
-
-    def _record(self, pieces: Sequence[Piece]) -> None:
-        """Tell the ledger what came. The dead have no worker who does."""
-        for first in range(0, len(pieces), _RECORD_JOBS):
-            part = pieces[first : first + _RECORD_JOBS]
-            said: list[entries.Entry] = []
-            for piece in part:
-                if piece.letter is not None:
-                    said += [entries.enqueued(piece.message), _end_of(piece)]
-            for mark in {piece.mark for piece in part if piece.mark}:
-                said.append(entries.Moved([piece.id for piece in part if piece.mark == mark], mark, now_ms()))
-            if said:
-                self._write(said)
-
-    def _write(self, said: Sequence[entries.Entry]) -> None:
-        if self._has_ledger:
-            publisher = self._publisher()
-            publisher.link.post(publisher.journal.write, Record(entries.encode(said)))
-
-
 def _piece(arrival: Arrival, queue: str, *, is_dead: bool) -> Piece:
     nameless: list[str] = []
 
@@ -350,27 +226,6 @@ def _piece(arrival: Arrival, queue: str, *, is_dead: bool) -> Piece:
     )
 
 
-def _burials(pieces: Sequence[Piece], names: Names) -> Flight:
-    """Return dead letters addressed to those of their queues."""
-    nonce = os.urandom(6).hex()
-    letters = []
-    for index, piece in enumerate(pieces):
-        message, letter = piece.message, piece.letter
-        assert letter is not None  # a batch is of one state
-        burial = wire.Burial(letter.reason, letter.error, letter.died, letter.worker)
-        header = wire.encode(message, f"{nonce}-{index}", burial)
-        letters.append(Letter(names.exchange, names.dead(message.queue), header, message.body, message.id))
-    queues = frozenset(piece.message.queue + DEAD_SUFFIX for piece in pieces)
-    return Flight(letters, nonce=nonce, queues=queues)
-
-
-def _end_of(piece: Piece) -> entries.Ended:
-    letter = piece.letter
-    assert letter is not None
-    outcome = Dead(letter.reason if is_reason(letter.reason) else "failed", letter.error)  # type: ignore[arg-type]
-    return entries.ended(piece.message, outcome, letter.worker or "", letter.died or now_ms())
-
-
 async def _declare(connection: Connection, name: str) -> None:
     channel = await Channel.open(connection)
     arguments = {"x-queue-type": "classic"}
@@ -382,21 +237,7 @@ async def _existing(connection: Connection, names: Sequence[str]) -> list[str]:
     """Return those of these queues that exist, up to the first that does not: the server logs each as an error."""
     found = []
     for name in names:
-        if not await _exists(connection, name):
+        if not await exists(connection, name):
             break
         found.append(name)
     return found
-
-
-async def _exists(connection: Connection, name: str) -> bool:
-    channel = await Channel.open(connection)
-    try:
-        await channel.call(channel.raw.queue_declare, queue=name, passive=True)
-    except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code in {faults.NOT_FOUND, faults.ACCESS_REFUSED}:
-            return False
-        if error.reply_code == faults.LOCKED:
-            return True
-        raise
-    await channel.close()
-    return True

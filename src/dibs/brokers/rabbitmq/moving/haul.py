@@ -180,3 +180,17 @@ class Haul:
 async def _catch_up(channel: Channel) -> None:
     """Wait for an answer of the channel's own, which stands behind what it had for us or for the queue."""
     await channel.call(channel.raw.basic_qos, prefetch_count=_FIRST_AHEAD)
+
+
+async def exists(connection: Connection, name: str) -> bool:
+    channel = await Channel.open(connection)
+    try:
+        await channel.call(channel.raw.queue_declare, queue=name, passive=True)
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code in {faults.NOT_FOUND, faults.ACCESS_REFUSED}:
+            return False
+        if error.reply_code == faults.LOCKED:
+            return True
+        raise
+    await channel.close()
+    return True
