@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -98,6 +99,15 @@ class Route:
     def events(self, kind: str) -> list[Event]:
         """Return what the tasks have recorded, on both sides."""
         return events(self._log, kind)
+
+    def wait_for_ends(self, keys: set[str], *, within: float) -> list[Event]:
+        """Wait until these have ended, and return all ends. Looks rarely: reading them takes time from the workers."""
+        deadline = time.monotonic() + within
+        while missing := keys - {event.key for event in (ends := self.events("end"))}:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{len(missing)} of {len(keys)} jobs have not ended: {sorted(missing)[:10]}")
+            time.sleep(0.5)
+        return ends
 
     def close(self) -> None:
         """Take it all down."""

@@ -15,11 +15,10 @@ import pytest
 from dibs import Dibs
 from tests.crash.moving import EACH_END, Route, doubts_in
 from tests.rabbit_releases import Nodes
-from tests.waiting import until
 
 #: How often a mover is killed, and within how many seconds of its start.
 _KILLS, _WITHIN = 20, 0.5
-_BACKLOG = 8_000
+_BACKLOG = 6_000
 _QUEUES = ["left", "middle", "right"]
 
 
@@ -66,6 +65,7 @@ class Producer(threading.Thread):
         return self.stored
 
 
+@pytest.mark.timeout(300)
 def test_a_mover_that_is_killed_twenty_times_loses_nothing_and_names_what_may_run_twice(route: Route) -> None:
     here, there = (
         Producer(route.app(url), name) for url, name in ((route.origin_url, "here"), (route.target_url, "there"))
@@ -85,8 +85,7 @@ def test_a_mover_that_is_killed_twenty_times_loses_nothing_and_names_what_may_ru
     doubts += doubts_in(errors)
 
     assert code == 0, errors
-    until(lambda: {event.key for event in route.events("end")} >= stored, within=180.0)
-    ends = Counter(event.key for event in route.events("end"))
+    ends = Counter(event.key for event in route.wait_for_ends(stored, within=120.0))
     twice = {key for key, count in ends.items() if count > 1}
     assert ends.keys() == stored
     assert twice <= set(doubts)
