@@ -101,13 +101,16 @@ class Route:
         return events(self._log, kind)
 
     def wait_for_ends(self, keys: set[str], *, within: float) -> list[Event]:
-        """Wait until these have ended, and return all ends. Looks rarely: reading them takes time from the workers."""
+        """Wait until these have ended, and return all ends. Looks rarely: that takes time from the workers."""
         deadline = time.monotonic() + within
-        while missing := keys - {event.key for event in (ends := self.events("end"))}:
+        while True:
+            ends = self.events("end")
+            missing = keys - {event.key for event in ends}
+            if not missing:
+                return ends
             if time.monotonic() > deadline:
                 raise AssertionError(f"{len(missing)} of {len(keys)} jobs have not ended: {sorted(missing)[:10]}")
             time.sleep(0.5)
-        return ends
 
     def close(self) -> None:
         """Take it all down."""
