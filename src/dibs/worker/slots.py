@@ -67,6 +67,7 @@ class Slots:
         """
         ended: list[Ended] = []
         marked: list[Delivery] = []
+        children = [child for child in self.children if _is_open(child)]
         for delivery in deliveries:
             message = delivery.message
             if delivery.returns != 0 and (outcome := judge_return(delivery, self.returns_limit)) is not None:
@@ -76,7 +77,7 @@ class Slots:
             elif message.crashes and self._slots > 1:
                 self._suspects.append(delivery)
             else:
-                child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
+                child = children[0] if len(children) == 1 else min(children, key=_crowding)
                 child.start(next(self._numbers), delivery)
         for delivery in marked:  # last: one takes a whole executor
             if not self._start_alone(delivery):
@@ -198,6 +199,10 @@ class Slots:
             child.is_retired = True
         self._surplus = max(0, self._surplus - len(chosen))
         return chosen
+
+
+def _crowding(child: Child) -> tuple[bool, int]:
+    return child.room == 0, len(child.running)
 
 
 def _is_open(child: Child) -> bool:
