@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import struct
 import threading
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ from pika.channel import Channel as PikaChannel
 
 from dibs.broker import Broker, Queue
 from dibs.brokers import connect
+from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.errors import AccessRefused, DibsError
 from dibs.outcome import Dead, Done, RetryIn
 from tests.rabbit_node import Node
-from tests.waiting import is_idle_while_full, job, receive, receive_nothing, until
+from tests.waiting import PATIENCE, is_idle_while_full, job, receive, receive_nothing, until
 from tests.worlds_rabbitmq import RabbitWorld
 
 
@@ -63,6 +65,18 @@ def test_a_worker_that_gave_back_takes_jobs_again_when_a_slot_falls_free(world: 
 
     assert receive_nothing(consumer)
     assert [queue.ready for queue in broker.queues()] == [0, 0, 0]
+
+
+def test_an_owner_that_waits_is_woken_when_its_subscriptions_end(world: RabbitWorld) -> None:
+    broker = world.open()
+    consumer = broker.consume(["a"], limit=1)
+    assert isinstance(consumer, RabbitConsumer)
+    assert receive_nothing(consumer)
+
+    consumer._intake.link.post(consumer._intake._drop_subscriptions)  # as when what has come was left lying
+
+    readable, _, _ = select.select([consumer], [], [], PATIENCE)
+    assert readable == [consumer]
 
 
 def test_all_slots_fill_again_after_a_giving_back(world: RabbitWorld) -> None:

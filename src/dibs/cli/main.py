@@ -20,6 +20,7 @@ from dibs.cli import (
     enqueue,
     job,
     jobs,
+    move,
     pause,
     purge,
     queues,
@@ -58,7 +59,7 @@ environment:
   DIBS_APP  module:app, where --app is not given
 """
 
-_COMMANDS = (worker, send, enqueue, queues, workers, jobs, job, result, cancel, pause, dead, purge, demo, chaos)
+_COMMANDS = (worker, send, enqueue, queues, workers, jobs, job, result, cancel, pause, dead, purge, move, demo, chaos)
 
 #: Why there is no result, as exit codes.
 _NO_RESULT: tuple[tuple[type[ResultError], int], ...] = (

@@ -20,7 +20,8 @@ CREATE TABLE dibs_jobs (
     priority      INTEGER NOT NULL,
     due           INTEGER,              -- ms since 1970, as are all times
     expires       INTEGER,
-    receipt       INTEGER,              -- worker << 40 | number of its claim, while running
+    receipt       INTEGER,              -- worker << 40 | number of its claim, while running; below 1 << 40: it is
+                                        -- being moved to another broker, and was in state (receipt & 3) before
     returns       INTEGER NOT NULL DEFAULT 0,
     attempt       INTEGER NOT NULL,
     crashes       INTEGER NOT NULL,
@@ -77,6 +78,9 @@ CREATE TABLE dibs_cancels (
     job   TEXT PRIMARY KEY,
     asked INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Jobs that `dibs move` brought here and that may still stand where they came from. Empty nearly always.
+CREATE TABLE dibs_moved (job TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 
 -- Every worker that was not seen dead yet. Ids are never given twice, so a receipt is never made twice.
 CREATE TABLE dibs_workers (

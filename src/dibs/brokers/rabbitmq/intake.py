@@ -268,6 +268,8 @@ class Intake:
         """Count on nothing from the subscriptions that there are; they are to be cancelled."""
         with self.bell.lock:
             self.capacity = 0
+            # The owner may have asked for more just before this, and be waiting for what will not come.
+            self.bell.ring()
         self._subscription += 1
         consumers, self._consumers = self._consumers, {}
         return tuple(consumers)

@@ -26,6 +26,7 @@ from dibs.brokers.rabbitmq.ledger.entries import (
     Ended,
     Enqueued,
     Entry,
+    Moved,
     Noted,
     Pause,
     Purged,
@@ -240,6 +241,8 @@ class Index:
                     wide[entry.queue, "purged"] = None
                 case Cancel() | Pause():
                     pass  # belongs into the other stream
+                case Moved():
+                    pass  # each of them has told that it was handed over
                 case _:
                     assert_never(entry)
         words = [(job_id, entry) for job_id, entry in words if "\0" not in job_id]  # SQLite's JSON can't carry it
