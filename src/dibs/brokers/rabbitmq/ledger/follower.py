@@ -17,16 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pika import exceptions
 
 from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.ledger.index import Index, Overtaken, digest_of
 from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of
-from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader, end_of
+from dibs.brokers.rabbitmq.ledger.stream import OWN_ENTRIES, Batch, StreamReader, end_of
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
-from dibs.errors import AccessRefused, LedgerUnavailable
+from dibs.errors import AccessRefused, BrokerUnavailable, LedgerUnavailable
 from dibs.url import Address
 
 _log = logging.getLogger("dibs.rabbitmq")
@@ -37,8 +38,10 @@ _GATHERED_WITHIN, _MOST_GATHERED = 0.005, 2000
 _SLICE = 0.25
 #: How often is looked whether another process has written.
 _PAUSE = 0.01
-#: How often is looked whether a server has brought the stream up.
+#: How often is tried again what the server could not do yet.
 _DOWN_PAUSE = 0.1
+#: So often a damaged index is made anew; after that it is no accident.
+_MOST_DAMAGES = 3
 #: After so long without a step the other one is taken for dead or stopped.
 _DEAD_AFTER = 3.0
 
@@ -61,6 +64,7 @@ class Follower:
         self._streams = streams
         self._name = streams.names.ledger
         self._timeout = timeout
+        self._doing = f"reading {self._name}"
         self._claim = Claim(self.path)
         #: None: another process has it.
         self._index: Index | None = None
@@ -72,22 +76,29 @@ class Follower:
         self._is_checking = False
         self._trouble: LedgerUnavailable | None = None
         self._closing: asyncio.Task[None] | None = None
+        #: How often the file was found damaged.
+        self._damages = 0
         #: When the other one was seen to take a step, and how far it was.
         self._step = (0.0, -1)
         self._link = Link(address, "ledger", self)
 
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Take in what stands in the ledger now. See `Ledger.refresh`."""
-        doing = f"reading {self._name}"
-        end, start = self._link.run(self._begin, self._timeout, doing)
-        place = -1
+        start: int | None = None
+        place, end = -1, 0
         moved = time.monotonic()
-        while True:
-            reached = self._link.run(partial(self._advance, end), self._timeout, doing)
+        while start is None or place < end:
+            try:
+                if start is None:
+                    end, start = self._link.run(self._begin, self._timeout, self._doing)
+                reached = self._link.run(partial(self._advance, end), self._timeout, self._doing)
+            except BrokerUnavailable:  # a lost connection comes back by itself
+                if time.monotonic() - moved > self._timeout:
+                    raise
+                time.sleep(_DOWN_PAUSE)
+                continue
             if on_progress is not None:
                 on_progress(max(0, min(reached, end) - start), max(0, end - start))
-            if reached >= end:
-                return
             if reached != place:
                 place, moved = reached, time.monotonic()
             elif time.monotonic() - moved > self._timeout:
@@ -135,6 +146,7 @@ class Follower:
                 self._index = Index(self.path, identity_of(self._address, self._name))
         if self._index is not None and end < self._index.next:
             self._make_anew("it ends before what was read of it")
+        await self._follow(connection)  # even if there is nothing to read now, as others wait for what we write
         return end, self._place()
 
     async def _find_end(self, connection: Connection) -> int:
@@ -153,12 +165,9 @@ class Follower:
         """Go on for a moment, or until `end`. Returns how far the index is."""
         deadline = time.monotonic() + _SLICE
         while (place := self._place()) < end and time.monotonic() < deadline:
-            if self._trouble is not None:
-                raise self._trouble
             if self._index is None:
                 self._take_over(place)
-            elif self._reader is None or not self._reader.is_open:
-                await self._explained(self._read(connection))
+            await self._follow(connection)
             await asyncio.sleep(_PAUSE if self._index is None else 0.002)
         return place
 
@@ -184,6 +193,17 @@ class Follower:
                 is_ours = self._claim.usurp()
             if is_ours:
                 self._index = Index(self.path, identity_of(self._address, self._name))
+
+    async def _follow(self, connection: Connection) -> None:
+        """See to it that the stream is read, if the index is ours.
+
+        Raises:
+            LedgerUnavailable: it can't be written.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        if self._index is not None and (self._reader is None or not self._reader.is_open):
+            await self._explained(self._read(connection))
 
     async def _read(self, connection: Connection) -> None:
         """Begin to read where the index ends: with the message before, to see whether the stream is the same."""
@@ -216,7 +236,7 @@ class Follower:
                     if digest_of(body) != index.digest:
                         raise _Changed
                     del batch[0]
-            if batch and batch[0][0] > index.next:
+            if batch and batch[0][0] - index.next > OWN_ENTRIES:
                 self._miss(index.next, batch[0][0])
             for start in range(0, len(batch), _MOST_GATHERED):
                 index.apply(batch[start : start + _MOST_GATHERED])
@@ -250,8 +270,12 @@ class Follower:
                 self._make_anew(str(error))
             else:
                 self._fail(error)
-        except sqlite3.DatabaseError as error:
-            self._make_anew(str(error))
+        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+            self._damages += 1
+            if self._damages > _MOST_DAMAGES:
+                self._fail(error)
+            else:
+                self._make_anew(str(error))
 
     def _fail(self, error: Exception) -> None:
         self._trouble = LedgerUnavailable(

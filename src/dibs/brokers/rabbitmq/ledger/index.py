@@ -242,13 +242,14 @@ class Index:
                     pass  # belongs into the other stream
                 case _:
                     assert_never(entry)
+        words = [(job_id, entry) for job_id, entry in words if "\0" not in job_id]  # SQLite's JSON can't carry it
         for start in range(0, len(words), _CHUNK):
             self._add_words(words[start : start + _CHUNK], now)
         for queue, what in wide:
             self._reconsider(queue, what, now)
 
     def _add_words(self, words: list[tuple[str, Entry]], now: int) -> None:
-        books = self._load({job_id for job_id, _ in words})
+        books = self._load(dict.fromkeys(job_id for job_id, _ in words))  # in order: new ones get their places so
         for job_id, entry in words:
             account = books[job_id]
             kind = type(entry)
