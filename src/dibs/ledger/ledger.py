@@ -8,6 +8,7 @@ from typing import Protocol
 
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
+from dibs.ledger.statistics import Minute, PastRun
 
 
 class Ledger(Protocol):
@@ -55,4 +56,18 @@ class Ledger(Protocol):
 
     def endings(self, ids: Collection[str]) -> dict[str, Ending]:
         """Return how those of these jobs ended that are over. Waits for nothing."""
+        ...
+
+    def minutes(self, since: int) -> list[Minute]:
+        """Return what was recorded by minute and queue, from the minute on that `since` is in, oldest first.
+
+        Costs by the minutes and queues, not by the jobs. Goes back for some hours at the most.
+        """
+        ...
+
+    def runs(self, since: int, *, limit: int) -> list[PastRun]:
+        """Return the runs that ended at `since` or later, the latest end first. Takes a bounded time.
+
+        What is running is told by `workers`.
+        """
         ...
