@@ -44,6 +44,8 @@ class Job:
     outcome: Dead | None = None
     #: Its worker was killed before its outcome was surely recorded: it may be there twice, or as it was before.
     is_in_doubt: bool = False
+    #: It is done: its id is taken as long as it is remembered.
+    is_done: bool = False
     #: In doubt, and one of its outcomes was that it went.
     may_be_gone: bool = False
 
@@ -75,8 +77,9 @@ class Model:
         return (job for job in self.jobs.values() if job.is_in_doubt)
 
     def has_id(self, job_id: str) -> bool:
-        """Tell whether a job with this id is not over."""
-        return any(job.message.id == job_id and job.place is not Place.GONE for job in self.jobs.values())
+        """Tell whether a job with this id is not over, or done and remembered."""
+        jobs = [job for job in self.jobs.values() if job.message.id == job_id]
+        return any(job.place is not Place.GONE or job.is_done for job in jobs)
 
     def enqueue(self, messages: Iterable[Message]) -> None:
         """Messages were handed over."""
@@ -101,6 +104,7 @@ class Model:
         match outcome:
             case Done():
                 self.remove([job])
+                job.is_done = True
             case Released():
                 job.place = Place.WAITING
             case RetryIn(delay=delay, message=message):

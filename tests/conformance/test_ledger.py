@@ -309,7 +309,9 @@ def test_jobs_are_listed_by_state_queue_task_and_time(world: World) -> None:
         ]
     )
     consumer.show(snapshot("host:1", running))
-    ready, delayed = job("b", task="done"), job("b", task="delayed", delay=3600.0)
+    now = now_ms()
+    ready = job("b", task="done", enqueued=now)
+    delayed = job("b", task="delayed", enqueued=now, delay=3600.0)
     broker.send([ready])
     broker.send([delayed])
     ids: dict[Status, str] = {

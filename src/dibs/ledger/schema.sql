@@ -50,8 +50,8 @@ CREATE INDEX dibs_ready ON dibs_jobs (state, queue, priority DESC) WHERE state =
 CREATE INDEX dibs_delayed ON dibs_jobs (state, queue, due) WHERE state = 1;
 CREATE INDEX dibs_running ON dibs_jobs (state, receipt) WHERE state = 2;
 CREATE INDEX dibs_dead ON dibs_jobs (state, queue, ended) WHERE state = 3;
--- What is to be forgotten next is found by its first row for each of the few lengths of time that there are.
-CREATE INDEX dibs_over ON dibs_jobs (keep, ended) WHERE state >= 4;
+-- In the order in which they are to be forgotten.
+CREATE INDEX dibs_over ON dibs_jobs (state, ended + keep) WHERE state >= 4;
 
 -- Runs that are over and were not the last one: the last one stands in its job's row.
 CREATE TABLE dibs_runs (

@@ -23,6 +23,7 @@ class Entry:
         self.seq = seq
         #: The place in the order of being handed over, which never changes.
         self.number = seq
+        self.came = now_ms()
         self.status: Status = "delayed" if message.due is not None and message.due > now_ms() else "ready"
         #: What its present owner got.
         self.delivery: Delivery | None = None
@@ -105,7 +106,7 @@ class Entry:
         self._end("cancelled")
 
     def replay(self, seq: int) -> None:
-        """Begin anew, at the end of the line. What was before stays on record."""
+        """Begin anew, at the end of the line, as if it had just been handed over."""
         self.message = msgspec.structs.replace(
             self.message,
             attempt=1,
@@ -117,7 +118,12 @@ class Entry:
             expires=None,
         )
         self.status, self.dead, self.seq, self.returns = "ready", None, seq, 0
-        self.started = self.ended = self.worker = None
+        self.started = self.ended = self.worker = self._error = self._progress = None
+        self._runs, self._log = [], []
+
+    def is_newer(self, since: int) -> bool:
+        """Tell whether it was handed over, begun or ended at that time or later."""
+        return max(self.message.enqueued or self.came, self.started or 0, self.ended or 0) >= since
 
     def info(self, *, is_whole: bool) -> JobInfo:
         """Return what the ledger says of it."""

@@ -65,12 +65,11 @@ class MemoryLedger:
 
 def _fits(entry: Entry, selection: JobSelection) -> bool:
     message = entry.message
-    times = (message.enqueued, entry.started, entry.ended)
     return (
         (selection.statuses is None or entry.status in selection.statuses)
         and (selection.queue is None or message.queue == selection.queue)
         and (selection.task is None or message.task == selection.task)
-        and (selection.since is None or any(time is not None and time >= selection.since for time in times))
+        and (selection.since is None or entry.is_newer(selection.since))
     )
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Generator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dibs.broker import Capabilities, Queue, QueueInfo, State
-from dibs.brokers.sqlite import counts, foreign, rows
-from dibs.brokers.sqlite.commits import ADD_QUEUE, Commits, Handover
+from dibs.broker import CancelAnswer, Capabilities, Queue, QueueInfo, State
+from dibs.brokers.sqlite import cancels, counts, foreign, rows
+from dibs.brokers.sqlite.commits import ADD_QUEUE, Handover
 from dibs.brokers.sqlite.consumer import SqliteConsumer
-from dibs.brokers.sqlite.dead import DeadLetters
+from dibs.brokers.sqlite.dead import BATCH, DeadLetters
+from dibs.brokers.sqlite.ledger import SqliteLedger
+from dibs.brokers.sqlite.liveness import CLAIM_BITS
+from dibs.brokers.sqlite.opened import Opened
 from dibs.brokers.sqlite.store import Store
-from dibs.brokers.sqlite.wake import Board
-from dibs.errors import BrokerError, MessageTooLarge, UnknownQueue
+from dibs.brokers.sqlite.wake import CANCELS, SLOTS, fifo_path, poke
+from dibs.errors import MessageTooLarge, UnknownQueue
 from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
@@ -37,10 +39,14 @@ _CAPABILITIES = Capabilities(
     counts_deaths=True,
     counts_held=True,
     lists_queues=True,
+    has_ledger=True,
+    is_ledger_exact=True,
     body_bytes=_BODY_BYTES,
 )
 # Served by the primary key.
 _KNOWS = "SELECT 1 FROM dibs_queues WHERE name = ?"
+_PAUSE = "INSERT INTO dibs_queues (name, paused) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET paused = 1"
+_RESUME = "UPDATE dibs_queues SET paused = 0 WHERE name = ? AND paused = 1"
 
 
 class SqliteBroker:
@@ -63,9 +69,10 @@ class SqliteBroker:
         self._may_create = may_create
         self._may_share = address.options.get("share") == "1"
         self._is_unsafe = address.options.get("unsafe_fs") == "1"
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         #: Per process, as a fork may happen while another thread holds it.
         self._opening: dict[int, threading.Lock] = {}
+        self._ledger = SqliteLedger(self._open, prefix=self._prefix)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -82,7 +89,7 @@ class SqliteBroker:
         opened = self._open()
         with opened.connection() as connection:
             with opened.store.read():
-                known = {name for (name,) in connection.execute(counts.NAMES)}
+                known = {name for name, _ in connection.execute(counts.NAMES)}
             missing = [(stored,) for queue in queues if (stored := self._prefix + queue.name) not in known]
             if missing:
                 with opened.store.write(connection):
@@ -115,7 +122,7 @@ class SqliteBroker:
         """Begin to receive from these queues."""
         del limit  # nothing is taken before it is asked for
         opened = self._open()
-        consumer = SqliteConsumer(opened.store, opened.board, queues, prefix=self._prefix)
+        consumer = SqliteConsumer(opened.store, opened.board, opened.waiters, queues, prefix=self._prefix)
         opened.consumers = [known for known in opened.consumers if known.is_open] + [consumer]
         return consumer
 
@@ -153,7 +160,41 @@ class SqliteBroker:
         """Delete all messages of `queue` in that state."""
         opened = self._open()
         with opened.connection() as connection:
-            return counts.purge(opened.store, connection, self._check(connection, queue), state)
+            stored = self._check(connection, queue)
+            return counts.purge(opened.store, connection, opened.waiters, stored, state)
+
+    def pause(self, queue: str) -> None:
+        """Have no job of this queue started any more, until `resume`. See `Broker.pause`."""
+        opened = self._open()
+        with opened.connection() as connection, opened.store.write(connection):
+            connection.execute(_PAUSE, (self._prefix + queue,))
+
+    def resume(self, queue: str) -> None:
+        """End a pause. See `Broker.resume`."""
+        opened = self._open()
+        with opened.connection() as connection, opened.store.write(connection):
+            connection.execute(_RESUME, (self._prefix + queue,))
+        opened.board.wake([self._prefix + queue], SLOTS)
+
+    def cancel(self, ids: Collection[str]) -> dict[str, CancelAnswer]:
+        """Cancel jobs: those that wait at once; those that run are ended by their worker. See `Broker.cancel`."""
+        opened = self._open()
+        answers: dict[str, CancelAnswer] = {}
+        left = list(dict.fromkeys(ids))
+        while left:
+            part, left = left[:BATCH], left[BATCH:]
+            with opened.connection() as connection, opened.store.write(connection, size=len(part) * 512):
+                requested = cancels.request(connection, part, prefix=self._prefix)
+            opened.waiters.wake(requested.cancelled)
+            for worker in {receipt >> CLAIM_BITS for receipt in requested.receipts}:
+                poke(fifo_path(opened.store.directory, worker), CANCELS)
+            answers |= requested.answers
+        return answers
+
+    @property
+    def ledger(self) -> SqliteLedger:
+        """The record of jobs: it stands in the same file."""
+        return self._ledger
 
     def close(self) -> None:
         """Let go of the file and of all consumers. The next call opens it again. Safe to call twice."""
@@ -161,7 +202,7 @@ class SqliteBroker:
         if opened is not None:
             opened.close()
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         """Return what this process has opened, opening it first where need be."""
         opened = self._opened
         if opened is not None and opened.is_usable():
@@ -177,7 +218,7 @@ class SqliteBroker:
                     may_share=self._may_share,
                     is_checked=not self._is_unsafe,
                 )
-                opened = self._opened = _Opened(store, timeout=self._timeout)
+                opened = self._opened = Opened(store, timeout=self._timeout)
             return opened
 
     def _dead_letters(self, queue: str) -> DeadLetters:
@@ -212,42 +253,3 @@ class SqliteBroker:
             queues.add(queue)
             size += length + 256
         return Handover(stored, queues, size)
-
-
-class _Opened:
-    """All that one process has open for one broker."""
-
-    def __init__(self, store: Store, *, timeout: float) -> None:
-        self.store = store
-        try:
-            with store.read():
-                self.board = Board(store.directory)
-                self.commits = Commits(store, timeout=timeout)
-                self._connection = store.connect(synchronous="FULL")
-        except BrokerError:
-            store.close()
-            raise
-        #: Kept, so that one whose owner forgot it gives back its jobs at the end.
-        self.consumers: list[SqliteConsumer] = []
-        self._mutex = threading.Lock()
-
-    def is_usable(self) -> bool:
-        """Tell whether this is this process's own, and still the file at that path."""
-        return self.store.pid == os.getpid() and not self.store.is_replaced
-
-    @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection for everything but sending, to one thread at a time."""
-        with self._mutex:
-            yield self._connection
-
-    def close(self) -> None:
-        """Close everything, consumers first. What a forked child has from its parent is only forgotten."""
-        if self.store.pid != os.getpid():
-            self.store.abandon()
-            return
-        with ExitStack() as stack:  # all of it, though one should fail
-            stack.callback(self.board.close)
-            stack.callback(self.store.close)
-            for consumer in self.consumers:
-                stack.callback(consumer.close)

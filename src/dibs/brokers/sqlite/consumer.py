@@ -6,14 +6,21 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from dibs.brokers.sqlite import claims
-from dibs.brokers.sqlite.liveness import CLAIM_BITS, Membership
+import msgspec
+
+from dibs.brokers.sqlite import cancels, claims
+from dibs.brokers.sqlite.liveness import CLAIM_BITS, Membership, receipts_of, snapshot_path
 from dibs.brokers.sqlite.store import Store
+from dibs.brokers.sqlite.waiting import Waiters
 from dibs.brokers.sqlite.wake import Board, mask_of
 from dibs.errors import BrokerError, DibsError, ReceiptLost
+from dibs.ledger import tables
+from dibs.ledger.life import Note
+from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery, now_ms
-from dibs.outcome import Done, Outcome, Released, RetryIn
+from dibs.outcome import Outcome, Released, RetryIn
 
 #: Seconds between looks for jobs whose sender woke nobody: it died first, or is no dibs.
 _LOOK_EVERY = 1.0
@@ -23,24 +30,28 @@ _PATIENCE = 2.0
 #: How many due jobs a claim makes ready, which takes 1 ms; the next claim goes on with it. A million that are due
 #: together, made ready at once, would hold up every writer for more than a second.
 _PROMOTED_AT_ONCE = 1000
+#: How many jobs are forgotten at once, which takes a few ms, and seconds between.
+_PRUNED_AT_ONCE, _PRUNE_EVERY = 500, 1.0
 
 
 class SqliteConsumer:
     """One owner's line to its queues. Used by one thread of one process. See `dibs.broker.Consumer`."""
 
-    def __init__(self, store: Store, board: Board, queues: Sequence[str], *, prefix: str) -> None:
+    def __init__(self, store: Store, board: Board, waiters: Waiters, queues: Sequence[str], *, prefix: str) -> None:
         """Join the workers.
 
         Args:
             store: where the jobs are. The connection made here commits without an fsync: a claim or a settle that
                 a power cut undoes means that a job runs again, never that it is lost.
             board: where it says that it waits.
+            waiters: who waits for jobs to end.
             queues: names without the namespace.
             prefix: the namespace with its dot, or "".
         """
         self._pid = os.getpid()
         self._store = store
         self._board = board
+        self._waiters = waiters
         self._prefix = prefix
         # Turns by one queue per receive, so that none has precedence.
         self._queues = [prefix + name for name in dict.fromkeys(queues)]
@@ -49,12 +60,19 @@ class SqliteConsumer:
         self._claims = 0
         self._has_room = True
         self._due: int | None = None
+        #: By receipt, what the owner has in his hands, and what of it he is to cancel.
+        self._held: dict[claims.Receipt, Delivery] = {}
+        self._asked: dict[claims.Receipt, Delivery] = {}
+        self._next_pruning = 0.0
+        #: Jobs that have ended since the last pruning, where that left some over.
+        self._ended = 0
+        self._is_behind = False
         #: Not closed yet.
         self.is_open = True
         with store.read():
             self._connection = store.connect(synchronous="NORMAL")
         try:
-            self._membership = Membership(store, self._connection, board, self._queues)
+            self._membership = Membership(store, self._connection, board, waiters, self._queues)
         except BrokerError:
             store.disconnect(self._connection)
             raise
@@ -76,7 +94,9 @@ class SqliteConsumer:
     def receive(self, limit: int) -> list[Delivery]:
         """Return at most `limit` deliveries, at once. See `Consumer.receive`."""
         self._check_owner()
-        self._membership.tend()
+        if self._membership.tend():
+            self._look_for_cancels()
+        self._prune()
         got = self._claim(limit) if limit > 0 else []
         if len(got) < limit:
             self._board.wait(self._membership.slot, self._membership.id, self._mask)
@@ -96,6 +116,8 @@ class SqliteConsumer:
             name = self._membership.name
             with self._store.write(self._connection, size=_size(mine)):
                 lost += claims.settle(self._connection, mine, prefix=self._prefix, worker=name)
+            self._waiters.wake(each.message.id for each, _ in mine)
+            self._let_go(mine)
         again = [
             self._prefix + each.message.queue for each, outcome in mine if isinstance(outcome, RetryIn | Released)
         ]
@@ -107,6 +129,27 @@ class SqliteConsumer:
     def lost(self) -> Sequence[Delivery]:
         """Return nothing: while this worker lives, nobody takes what it holds."""
         return ()
+
+    def cancelled(self) -> Sequence[Delivery]:
+        """Deliveries in the owner's hands that somebody has asked to be cancelled."""
+        return list(self._asked.values())
+
+    def note(self, notes: Sequence[tuple[Delivery, Note]]) -> None:
+        """Have the ledger show how far running jobs are. See `Consumer.note`."""
+        self._check_owner()
+        mine = [(delivery, note) for delivery, note in notes if self._made(delivery)]
+        if mine:
+            with self._store.write(self._connection, size=len(mine) * 512):
+                claims.note(self._connection, mine)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Have others see how this worker is: in a file beside the database."""
+        self._check_owner()
+        path = snapshot_path(self._store.directory, self._membership.id)
+        unfinished = path.with_suffix(".new")
+        with suppress(OSError):  # it is for people to see, and the next one comes in a second
+            unfinished.write_bytes(msgspec.json.encode(snapshot))
+            unfinished.replace(path)
 
     def keep_open(self) -> Sequence[int]:
         """Descriptors that every executor holds open while it lives: the lock, and the FIFO that others watch."""
@@ -122,6 +165,35 @@ class SqliteConsumer:
             self._membership.leave()
         finally:
             self._store.disconnect(self._connection)
+
+    def _let_go(self, settled: claims.Settled) -> None:
+        for delivery, _ in settled:
+            self._held.pop(delivery.receipt, None)
+        for receipt in list(self._asked):
+            if receipt not in self._held:
+                del self._asked[receipt]
+        self._ended += len(settled)
+
+    def _look_for_cancels(self) -> None:
+        with self._store.read():
+            found = cancels.held(self._connection, *receipts_of(self._membership.id))
+        self._asked = {receipt: self._held[receipt] for receipt in found if receipt in self._held}
+
+    def _prune(self) -> None:
+        """Forget jobs that are over and past their time: a few a second, and two for each one that ended here.
+
+        So it costs little and keeps up. What can't be forgotten now is forgotten later.
+        """
+        now = time.monotonic()
+        if now < self._next_pruning and not (self._is_behind and self._ended * 2 >= _PRUNED_AT_ONCE):
+            return
+        self._next_pruning = now + _PRUNE_EVERY
+        self._ended = 0
+        with self._store.read():
+            self._is_behind = tables.has_forgettable(self._connection, now_ms())
+        if self._is_behind:
+            with self._store.write(self._connection, size=_PRUNED_AT_ONCE * 256):
+                self._is_behind = tables.prune(self._connection, now_ms(), _PRUNED_AT_ONCE) == _PRUNED_AT_ONCE
 
     def _claim_more(self, got: Sequence[Delivery], limit: int) -> list[Delivery]:
         try:
@@ -145,7 +217,9 @@ class SqliteConsumer:
         with self._store.write(self._connection, size=limit * 256):
             for queue in due:
                 claims.promote(self._connection, queue, now, limit=max(limit, _PROMOTED_AT_ONCE))
-            return self._share(full, limit)
+            got = self._share(full, limit)
+        self._held |= {each.receipt: each for each in got}
+        return got
 
     def _share(self, queues: list[str], limit: int) -> list[Delivery]:
         """Take from each of these queues as much as from the others, as far as they have it."""
@@ -180,4 +254,6 @@ class SqliteConsumer:
 
 
 def _size(outcomes: Sequence[tuple[Delivery, Outcome]]) -> int:
-    return sum(256 if isinstance(outcome, Done) else 512 + len(each.message.body) for each, outcome in outcomes)
+    return sum(
+        512 + len(each.message.body) + len(getattr(outcome, "result", None) or b"") for each, outcome in outcomes
+    )

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 
 from dibs.brokers.sqlite import rows
 from dibs.brokers.sqlite.store import Store
+from dibs.ledger import tables
 from dibs.outcome import DeadLetter
 from dibs.selection import Selection
 
@@ -23,30 +24,30 @@ _END = 2**63 - 1
 
 # Served by dibs_dead, in its order; task and reason are read from the rows. All have the same first parameters.
 _WINDOW = """
-SELECT died, seq, id, (?2 IS NULL OR task IS ?2) AND (?3 IS NULL OR reason IS ?3)
+SELECT ended, seq, id, (?2 IS NULL OR task IS ?2) AND (?3 IS NULL OR reason IS ?3)
 FROM dibs_jobs
-WHERE state = 3 AND queue = ?1 AND (died, seq) > (?5, ?6) AND died < ?4 AND seq <= ?7 ORDER BY died, seq LIMIT ?8
+WHERE state = 3 AND queue = ?1 AND (ended, seq) > (?5, ?6) AND ended < ?4 AND seq <= ?7 ORDER BY ended, seq LIMIT ?8
 """
 # Served by the index of the ids; the plus signs keep SQLite from going through all the dead instead.
 _NAMED = """
-SELECT died, seq, id, (?2 IS NULL OR task IS ?2) AND (?3 IS NULL OR reason IS ?3)
+SELECT ended, seq, id, (?2 IS NULL OR task IS ?2) AND (?3 IS NULL OR reason IS ?3)
 FROM dibs_jobs
 WHERE id IN (SELECT value FROM json_each(?7)) AND +state = 3 AND +queue = ?1
-      AND (+died, seq) > (?5, ?6) AND +died < ?4
+      AND (+ended, seq) > (?5, ?6) AND +ended < ?4
 """
-_PLACE = "SELECT died, seq FROM dibs_jobs WHERE id = ? AND +queue = ? AND +state = 3"
+_PLACE = "SELECT ended, seq FROM dibs_jobs WHERE id = ? AND +queue = ? AND +state = 3"
 _LAST = "SELECT ifnull(max(seq), 0) FROM dibs_jobs"
 # Served by the primary key. The id tells whether it is still the same job: a free seq is given again.
 _LETTER = """
-SELECT id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since, task, content_type, headers,
-       properties, error, body, reason, death_error, died, worker
+SELECT id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since, keep, private, task,
+       content_type, headers, properties, error, body, reason, death_error, ended, worker
 FROM dibs_jobs WHERE seq = ? AND +id = ? AND +state = 3
 """
 # Moves the row to the end of the line.
 _REPLAY = """
 UPDATE dibs_jobs SET seq = (SELECT max(seq) + 1 FROM dibs_jobs), state = 0, due = NULL, expires = NULL, returns = 0,
-       attempt = 1, crashes = 0, suspect = 0, unknown_since = NULL, error = NULL, reason = NULL,
-       death_error = NULL, died = NULL, worker = NULL
+       attempt = 1, crashes = 0, suspect = 0, unknown_since = NULL, started = NULL, ended = NULL, worker = NULL,
+       error = NULL, reason = NULL, death_error = NULL
 WHERE seq = ? AND +id = ? AND +state = 3
 """
 _DROP = "DELETE FROM dibs_jobs WHERE seq = ? AND +id = ? AND +state = 3"
@@ -99,7 +100,9 @@ class DeadLetters:
         count = 0
         for places in self._places(selection, (-1, -1)):
             with self._lend() as connection, self._store.write(connection, size=BATCH * 512):
-                count += connection.executemany(statement, places).rowcount
+                changed = [place[1] for place in places if connection.execute(statement, place).rowcount]
+                tables.forget_lives(connection, changed)
+            count += len(changed)
         return count
 
     def _places(self, selection: Selection, start: tuple[int, int]) -> Iterator[list[_Place]]:

@@ -21,9 +21,11 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from dibs.brokers.sqlite import cancels
 from dibs.brokers.sqlite.commits import ADD_QUEUE
 from dibs.brokers.sqlite.ring import HAS_EPOLL, Ring
 from dibs.brokers.sqlite.store import Store
+from dibs.brokers.sqlite.waiting import Waiters
 from dibs.brokers.sqlite.wake import MEMBERS, Board, fifo_path, poke
 from dibs.errors import BrokerError, StoreGone
 from dibs.message import now_ms
@@ -55,7 +57,7 @@ _REMOVE = "DELETE FROM dibs_workers WHERE id = ?"
 _OTHERS = "SELECT id, host, pid, boot, lock, queues FROM dibs_workers WHERE id <> ? ORDER BY id"
 # Served by dibs_running: one worker's receipts are a range.
 _GIVE_BACK = """
-UPDATE dibs_jobs SET state = 0, receipt = NULL, returns = returns + ?
+UPDATE dibs_jobs SET state = 0, receipt = NULL, started = NULL, returns = returns + ?
 WHERE state = 2 AND receipt BETWEEN ? AND ? RETURNING queue
 """
 
@@ -83,10 +85,13 @@ class Worker(NamedTuple):
 class Membership:
     """One worker among the others of its database. Used by one thread."""
 
-    def __init__(self, store: Store, connection: sqlite3.Connection, board: Board, queues: Sequence[str]) -> None:
+    def __init__(
+        self, store: Store, connection: sqlite3.Connection, board: Board, waiters: Waiters, queues: Sequence[str]
+    ) -> None:
         self._store = store
         self._connection = connection
         self._board = board
+        self._waiters = waiters
         self._next_look = self._hurry_until = 0.0
         self._reported: set[int] = set()
         #: Shown to people: host and process.
@@ -115,13 +120,18 @@ class Membership:
         """Seconds until `tend` should look at all workers again."""
         return max(0.0, self._next_look - time.monotonic())
 
-    def tend(self) -> None:
-        """See to what was told through the FIFO, and look at all others when it is time."""
-        has_changed, has_gone = self._ring.drain()
-        if has_changed or has_gone or time.monotonic() >= self._next_look:
-            if has_gone:
+    def tend(self) -> bool:
+        """See to what was told through the FIFO, and look at all others when it is time.
+
+        Returns whether to look for jobs that are to be cancelled: so it was told, or it is time to.
+        """
+        news = self._ring.drain()
+        is_time = time.monotonic() >= self._next_look
+        if news.has_changed or news.has_gone or is_time:
+            if news.has_gone:
                 self._hurry_until = time.monotonic() + _HURRY
             self._look()
+        return news.has_cancels or is_time
 
     def leave(self) -> None:
         """Give back what is held, and go. Costs the jobs nothing.
@@ -131,8 +141,9 @@ class Membership:
         """
         try:
             with self._store.write(self._connection):
-                queues = _give_back(self._connection, self.id, returns=0)
+                queues, cancelled = _give_back(self._connection, self.id, returns=0)
                 self._connection.execute(_REMOVE, (self.id,))
+            self._waiters.wake(cancelled)
             self._board.clear(self.slot)
             if queues:
                 self._board.wake(set(queues), len(queues))
@@ -233,8 +244,9 @@ class Membership:
         with self._store.write(self._connection):
             if self._connection.execute(_REMOVE, (worker.id,)).rowcount == 0:
                 return False  # another one was first
-            queues = _give_back(self._connection, worker.id, returns=1)
+            queues, cancelled = _give_back(self._connection, worker.id, returns=1)
         _remove_files(self._store.directory, worker.id)
+        self._waiters.wake(cancelled)
         if queues:
             _LOG.warning(
                 "A worker died, its jobs go to others: worker=%d host=%s pid=%d jobs=%d",
@@ -250,7 +262,7 @@ class Membership:
     def _tell_predecessors(self, worker: int) -> None:
         """Tell those before `worker` in the ring that they have another one to watch."""
         for before in _neighbours(worker, self._others()[::-1], is_backwards=True):
-            poke(self._store.directory, before, MEMBERS)
+            poke(fifo_path(self._store.directory, before), MEMBERS)
 
 
 @contextmanager
@@ -285,6 +297,11 @@ def lock_path(directory: Path, worker: int) -> Path:
     return directory / f"{worker}.lock"
 
 
+def snapshot_path(directory: Path, worker: int) -> Path:
+    """Return where that worker's snapshot is."""
+    return directory / f"{worker}.json"
+
+
 def _lock(path: Path) -> int | None:
     """Open and lock this file, made where there is none; None: another process has it locked."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -298,7 +315,7 @@ def _lock(path: Path) -> int | None:
 
 def _remove_files(directory: Path, worker: int) -> None:
     """Remove the files of a worker that is gone. What can't be removed harms nobody: ids are never given twice."""
-    for path in (lock_path(directory, worker), fifo_path(directory, worker)):
+    for path in (lock_path(directory, worker), fifo_path(directory, worker), snapshot_path(directory, worker)):
         with suppress(OSError):
             path.unlink()
 
@@ -308,9 +325,13 @@ def receipts_of(worker: int) -> tuple[int, int]:
     return worker << CLAIM_BITS, (worker + 1 << CLAIM_BITS) - 1
 
 
-def _give_back(connection: sqlite3.Connection, worker: int, *, returns: int) -> list[str]:
-    """Make ready what this worker holds; return the queue of each job."""
-    return [queue for (queue,) in connection.execute(_GIVE_BACK, (returns, *receipts_of(worker)))]
+def _give_back(connection: sqlite3.Connection, worker: int, *, returns: int) -> tuple[list[str], list[str]]:
+    """Make ready what this worker holds, but cancel what is to be cancelled.
+
+    Returns the queue of each job, and the ids of those that are cancelled.
+    """
+    queues = [queue for (queue,) in connection.execute(_GIVE_BACK, (returns, *receipts_of(worker))).fetchall()]
+    return queues, cancels.carry_out(connection) if queues and cancels.asked(connection) else []
 
 
 def _neighbours(worker: int, others: Sequence[Worker], *, is_backwards: bool = False) -> list[int]:

@@ -12,11 +12,23 @@ import select
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from dibs.brokers.sqlite.wake import MEMBERS, fifo_path
+from dibs.brokers.sqlite.wake import CANCELS, MEMBERS, fifo_path
 
 #: Where there is no epoll nobody is told of a death; seconds between looks instead.
 HAS_EPOLL = hasattr(select, "epoll")
+
+
+class News(NamedTuple):
+    """What a worker was told."""
+
+    #: There is a worker more or one less.
+    has_changed: bool
+    #: A watched worker is gone.
+    has_gone: bool
+    #: Jobs are to be cancelled that this one has.
+    has_cancels: bool
 
 
 class Ring:
@@ -38,18 +50,19 @@ class Ring:
         """Readable when this worker was poked or a watched one is gone."""
         return self.fifo if self._epoll is None else self._epoll.fileno()
 
-    def drain(self) -> tuple[bool, bool]:
-        """Empty the FIFO. Return whether the ring has changed, and whether a watched worker is gone."""
-        has_changed = has_gone = False
+    def drain(self) -> News:
+        """Empty the FIFO; return what was told by it and by the watch."""
+        told = b""
+        has_gone = False
         events = [(self.fifo, 0)] if self._epoll is None else self._epoll.poll(0)
         for descriptor, _ in events:
             if descriptor == self.fifo:
                 with suppress(BlockingIOError):
-                    has_changed = MEMBERS in os.read(self.fifo, 65536)
+                    told = os.read(self.fifo, 65536)
             else:
                 has_gone = True
                 self._unwatch(descriptor)
-        return has_changed, has_gone
+        return News(MEMBERS in told, has_gone, CANCELS in told)
 
     def watch(self, workers: Iterable[int]) -> None:
         """Watch these workers' FIFOs and no others. Who died before this is not told: look at it afterwards."""

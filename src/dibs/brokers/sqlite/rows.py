@@ -14,11 +14,20 @@ from dibs.outcome import DeadLetter
 #: repeats its condition literally.
 READY, DELAYED = 0, 1
 
+#: Why nothing of a private job is kept.
+PRIVATE_NOTE = "the job is private: neither its arguments nor its result are kept"
+
 #: Takes what `to_row` returns. `seq` is given by SQLite: one more than the largest there is.
 INSERT = """
 INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since,
-                       task, content_type, headers, properties, error, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                       keep, private, task, content_type, headers, properties, error, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+#: Takes what `to_row` returns, with when the last run began and whose it was behind it.
+INSERT_AGAIN = """
+INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since,
+                       keep, private, task, content_type, headers, properties, error, body, started, worker)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 #: The last millisecond whose year has four digits.
@@ -45,6 +54,8 @@ def to_row(message: Message, queue: str, *, state: int, due: int | None) -> Row:
         message.is_suspect,
         message.enqueued,
         message.unknown_since,
+        round(message.keep * 1000),
+        message.is_private,
         message.task,
         message.content_type,
         msgspec.json.encode(message.headers).decode() if message.headers else None,
@@ -56,8 +67,8 @@ def to_row(message: Message, queue: str, *, state: int, due: int | None) -> Row:
 
 def to_message(values: Sequence[Any], queue: str) -> Message:
     """Return the message of these columns: id, priority, due … as `claims` and `dead` select them."""
-    (job_id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since) = values[:9]
-    (task, content_type, headers, properties, error, body) = values[9:15]
+    (job_id, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since, keep, private) = values[:11]
+    (task, content_type, headers, properties, error, body) = values[11:17]
     return Message(
         body=body,
         queue=queue,
@@ -75,12 +86,14 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
         expires=_read_time(expires),
         unknown_since=_read_time(unknown_since),
         error=error,
+        keep=max(0, keep) / 1000,
+        is_private=bool(private),
     )
 
 
 def to_letter(values: Sequence[Any], queue: str) -> DeadLetter:
-    """Return the dead letter of a message's columns with reason, death_error, died and worker behind them."""
-    reason, death_error, died, worker = values[15:19]
+    """Return the dead letter of a message's columns with reason, death_error, ended and worker behind them."""
+    reason, death_error, died, worker = values[17:21]
     return DeadLetter(
         message=to_message(values, queue),
         reason=reason or "",

@@ -15,19 +15,19 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from dibs.brokers.sqlite import migration
 from dibs.brokers.sqlite.errors import Busy, translated
 from dibs.brokers.sqlite.files import Files, has_removed_index
 from dibs.brokers.sqlite.filesystem import check_filesystem
 from dibs.brokers.sqlite.line import Line
 from dibs.brokers.sqlite.locks import holders
 from dibs.errors import BrokerBusy, StoreGone, StoreUnusable
+from dibs.ledger import tables
+from dibs.ledger.tables import SCHEMA_VERSION
 
-#: The form of schema.sql.
-SCHEMA_VERSION = 1
 #: STRICT tables; RETURNING is from 3.35.
 _OLDEST_SQLITE = (3, 37, 0)
 #: Pages that this process may write before it copies the WAL into the database. Larger means rarer fsyncs of the
@@ -211,7 +211,7 @@ class Store:
         raise StoreGone(self._torn_text(changed))
 
     def _prepare(self, connection: sqlite3.Connection, *, may_share: bool) -> None:
-        """Bring the file into WAL mode and see that it has dibs' tables."""
+        """Bring the file into WAL mode and see that it has dibs' tables, in this version's form."""
         try:
             if not self._is_prepared(connection):  # rarely: the write lock is needed, which others may hold for long
                 deadline = time.monotonic() + self._timeout
@@ -221,7 +221,9 @@ class Store:
                     self._begin(connection, deadline, self._timeout)
                     try:
                         if not _has_tables(connection):
-                            self._create_tables(connection)
+                            tables.create(connection)
+                        elif _version_of(connection) == migration.OLDER:
+                            self._migrate(connection)
                         connection.execute("COMMIT")
                     except BaseException:
                         _roll_back(connection)
@@ -251,7 +253,8 @@ class Store:
             self.disconnect(connection)
 
     def _is_prepared(self, connection: sqlite3.Connection) -> bool:
-        return connection.execute("PRAGMA journal_mode").fetchone() == ("wal",) and _has_tables(connection)
+        is_wal = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        return is_wal and _has_tables(connection) and _version_of(connection) != migration.OLDER
 
     def _check_owner(self, connection: sqlite3.Connection, *, may_share: bool) -> None:
         tables = sorted(name for (name,) in connection.execute(_TABLES))
@@ -261,15 +264,12 @@ class Store:
                 "another file in DIBS_URL, or add ?share=1 if dibs shall make its tables (dibs_…) in there."
             )
 
-    def _create_tables(self, connection: sqlite3.Connection) -> None:
-        statement = ""
-        for line in (
-            resources.files("dibs.brokers.sqlite").joinpath("schema.sql").read_text("utf-8").splitlines(keepends=True)
-        ):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                connection.execute(statement)
-                statement = ""
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        reader = self.connect(synchronous="FULL")
+        try:
+            migration.migrate(connection, reader, self.path)
+        finally:
+            self.disconnect(reader)
 
     def _begin(self, connection: sqlite3.Connection, deadline: float, timeout: float) -> None:
         if connection.in_transaction:  # an earlier rollback failed, with a broken disk for instance

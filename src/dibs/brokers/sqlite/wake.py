@@ -20,15 +20,15 @@ _BYTES = SLOTS * 8
 _NOBODY = bytes(_BYTES)
 _MASK_BITS = 32
 
-#: What is written into a FIFO: there may be jobs; the ring of workers has changed.
-JOBS, MEMBERS = b"j", b"m"
+#: What is written into a FIFO: there may be jobs; the ring of workers has changed; jobs are to be cancelled.
+JOBS, MEMBERS, CANCELS = b"j", b"m", b"c"
 
 
-def mask_of(queues: Iterable[str]) -> int:
-    """Return a bit per queue name, the same in every process. Two names may share one: a needless wake-up."""
+def mask_of(names: Iterable[str], *, bits: int = _MASK_BITS) -> int:
+    """Return a bit per name, the same in every process. Two names may share one: a needless wake-up."""
     mask = 0
-    for name in queues:
-        mask |= 1 << zlib.crc32(name.encode()) % _MASK_BITS
+    for name in names:
+        mask |= 1 << zlib.crc32(name.encode("utf-8", "replace")) % bits
     return mask
 
 
@@ -37,14 +37,26 @@ def fifo_path(directory: Path, worker: int) -> Path:
     return directory / f"{worker}.wake"
 
 
-def poke(directory: Path, worker: int, what: bytes) -> None:
-    """Write into a worker's FIFO, if it is there to read it."""
+def poke(fifo: Path, what: bytes) -> None:
+    """Write into a FIFO, if somebody is there to read it."""
     with suppress(OSError):  # ENXIO, ENOENT: gone. EAGAIN: full, so it will wake up anyway
-        descriptor = os.open(fifo_path(directory, worker), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.write(descriptor, what)
         finally:
             os.close(descriptor)
+
+
+def map_file(path: Path, size: int) -> mmap.mmap:
+    """Map a file of so many bytes, made with zeros where it is not there yet."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size < size:
+            # Written, not only lengthened: storing into a hole of the map is fatal when the disk is full.
+            os.pwrite(descriptor, bytes(size), 0)
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 class Board:
@@ -52,14 +64,7 @@ class Board:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        descriptor = os.open(directory / "idle", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if os.fstat(descriptor).st_size < _BYTES:
-                # Written, not only lengthened: storing into a hole of the map is fatal when the disk is full.
-                os.pwrite(descriptor, _NOBODY, 0)
-            self._map = mmap.mmap(descriptor, _BYTES)
-        finally:
-            os.close(descriptor)
+        self._map = map_file(directory / "idle", _BYTES)
         self._words = memoryview(self._map).cast("Q")
 
     def wait(self, slot: int, worker: int, mask: int) -> None:
@@ -80,7 +85,7 @@ class Board:
         for slot, word in enumerate(self._words.tolist()):
             if word & mask:
                 self._words[slot] = 0
-                poke(self._directory, word >> _MASK_BITS, JOBS)
+                poke(fifo_path(self._directory, word >> _MASK_BITS), JOBS)
                 count -= 1
                 if count <= 0:
                     return
