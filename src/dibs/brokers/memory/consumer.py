@@ -70,6 +70,7 @@ class MemoryConsumer:
                 if entry is None:
                     lost.append(delivery)
                 else:
+                    store.count(entry.message, outcome)
                     entry.record(outcome, next(store.numbers))
                     store.changed(entry)
         self._store.wake()

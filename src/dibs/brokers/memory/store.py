@@ -14,9 +14,15 @@ from dibs.brokers.memory.entry import Entry
 from dibs.errors import UnknownQueue
 from dibs.ledger.life import Ending
 from dibs.ledger.snapshot import Snapshot
-from dibs.message import now_ms
+from dibs.ledger.statistics import MINUTE
+from dibs.ledger.tally import Tally, since_when
+from dibs.message import Message, now_ms
+from dibs.outcome import Cancelled, Dead, Done, Outcome, RetryIn
 
 Waiter = Future[Ending | None]
+#: Minutes that the statistics go back.
+_MINUTES = 180
+_KINDS: dict[type, str] = {Done: "done", RetryIn: "retry", Dead: "dead", Cancelled: "cancelled"}
 
 
 class Member(Protocol):
@@ -43,6 +49,7 @@ class Store:
         self.paused: set[str] = set()
         self.consumers: set[Member] = set()
         self.numbers = itertools.count()
+        self.tally = Tally()
         self._lock = threading.Lock()
         self._waiters: dict[str, list[Waiter]] = {}
         self._told: list[tuple[Waiter, Ending | None]] = []
@@ -122,6 +129,17 @@ class Store:
             else:
                 ending = Ending(status="forgotten")
         self._tell(entry.message.id, ending)
+
+    def count(self, message: Message, outcome: Outcome) -> None:
+        """Add an outcome to the statistics."""
+        kind = _KINDS.get(type(outcome))
+        if kind is None:
+            return
+        now, run = now_ms(), getattr(outcome, "run", None)
+        started, ended = (None, None) if run is None else (run.started, run.ended)
+        since = since_when(message.attempt, message.crashes, message.enqueued, message.due)
+        self.tally.add(message.queue, kind, now, started=started, ended=ended, since=since)
+        self.tally.forget(now - _MINUTES * MINUTE)
 
     def watch(self, job_id: str) -> Waiter:
         """Return a future that is told how the job ends."""

@@ -1,0 +1,82 @@
+"""Sums up a batch of outcomes by queue and minute, for whoever keeps the statistics. Knows no store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dibs.ledger.statistics import MINUTE, Minute
+
+#: The places of an outcome's count in a sum.
+_KINDS = {"done": 0, "retry": 1, "dead": 2, "cancelled": 3}
+_RUNS, _RAN, _WAITS, _WAITED, _LONGEST = 4, 5, 6, 7, 8
+_FIELDS = 9
+
+
+class Tally:
+    """What a batch comes to."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, str], list[int]] = {}
+
+    def add(
+        self, queue: str, outcome: str, at: int, *, started: int | None, ended: int | None, since: int | None
+    ) -> None:
+        """Count one outcome.
+
+        Args:
+            queue: its job's.
+            outcome: "done", "retry", "dead" or "cancelled".
+            at: when it was recorded.
+            started, ended: of the run; None: there was none.
+            since: from when on the job could have begun; None: it had been tried before, or nobody knows.
+        """
+        key = (at - at % MINUTE, queue)
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = [0] * _FIELDS
+        sums[_KINDS[outcome]] += 1
+        if started is None or ended is None:
+            return
+        sums[_RUNS] += 1
+        sums[_RAN] += max(ended - started, 0)
+        if since is not None:
+            waited = max(started - since, 0)
+            sums[_WAITS] += 1
+            sums[_WAITED] += waited
+            sums[_LONGEST] = max(sums[_LONGEST], waited)
+
+    def rows(self) -> Iterator[tuple[int | str, ...]]:
+        """Yield minute and queue with their sums, in the order of the columns of `dibs_minutes`."""
+        for (start, queue), sums in self._sums.items():
+            yield (start, queue, *sums)
+
+    def minutes(self) -> list[Minute]:
+        """Return the sums as values."""
+        return [
+            Minute(
+                start=start,
+                queue=queue,
+                done=sums[0],
+                retried=sums[1],
+                dead=sums[2],
+                cancelled=sums[3],
+                runs=sums[_RUNS],
+                ran=sums[_RAN],
+                waits=sums[_WAITS],
+                waited=sums[_WAITED],
+                longest=sums[_LONGEST],
+            )
+            for (start, queue), sums in sorted(self._sums.items())
+        ]
+
+    def forget(self, before: int) -> None:
+        """Let go of the minutes before that time."""
+        for key in [key for key in self._sums if key[0] < before]:
+            del self._sums[key]
+
+
+def since_when(attempt: int, crashes: int, enqueued: int | None, due: int | None) -> int | None:
+    """Return from when on a job could have begun its first run; None: this is not its first, or nobody knows."""
+    if attempt > 1 or crashes:
+        return None
+    return due if due is not None else enqueued
