@@ -54,7 +54,7 @@ DRIVERS = {
     "pika": ("dibs.brokers.rabbitmq",),
     **dict.fromkeys(("starlette", "uvicorn", "jinja2", "markupsafe"), ("dibs.dashboard",)),
     # RabbitMQ's ledger is read through an index, which is an SQLite file.
-    "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables"),
+    "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables", "dibs.ledger.history"),
 }
 #: What every file may import besides the standard library.
 EVERYWHERE = {"msgspec"}

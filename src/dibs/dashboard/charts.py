@@ -29,6 +29,11 @@ class Series(NamedTuple):
     #: None: nobody knows.
     values: Sequence[float | None]
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything to be seen of it."""
+        return any(self.values)
+
 
 class Chart(NamedTuple):
     """A drawn chart and what stands beside it."""

@@ -30,6 +30,8 @@ class Page(NamedTuple):
 
     path: str
     title: str
+    #: As the bar at the top has it.
+    short: str
     template: str
     query: type[Query]
     look: Callable[[Source, Any], Shown]

@@ -18,6 +18,8 @@ _WORKERS, _LANES = 12, 16
 _HEAD, LANE, _FOOT = 20, 16, 8
 #: A bar of less than so many percent shows no name.
 _NAMED = 5.0
+#: In so many steps does the window move.
+_STEPS = 150
 
 
 class Bar(NamedTuple):
@@ -34,6 +36,11 @@ class Bar(NamedTuple):
     #: None: it is running.
     ended: int | None
     has_name: bool
+
+    @property
+    def key(self) -> str:
+        """What tells it from the other bars, as long as it is drawn."""
+        return f"{self.id[-12:]} {self.started} {self.attempt}"
 
 
 class Band(NamedTuple):
@@ -94,6 +101,8 @@ def lay_out(
         limit: what `past` was asked for with: as many as that means that some are left out.
     """
     is_cut = len(past) >= limit
+    step = max(span // _STEPS, 1)
+    now = -(-now // step) * step  # so that the picture moves now and then, not with every look
     since = max(now - span, min(run.ended for run in past)) if is_cut else now - span
     stretches = [
         _Stretch(run.id, run.task or "–", run.attempt, run.worker or "–", run.started, run.ended, run.outcome)
@@ -157,8 +166,8 @@ def _bar(stretch: _Stretch, top: int, since: int, now: int) -> Bar:
         stretch.task,
         stretch.attempt,
         stretch.outcome,
-        round(left, 3),
-        round(max(right - left, 0.0), 3),
+        round(left, 2),
+        round(max(right - left, 0.0), 2),
         top,
         stretch.started,
         stretch.ended,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ class Renderer:
             "has_login": has_login,
             "pages": [page for page in PAGES.values() if page.path != "/job"],
             "stamp": _stamp(),
+            "zone": time.strftime("%Z"),
         }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 

@@ -21,7 +21,8 @@ SIGNS = {
     "retry": "↻",
     "lost": "⚡",
 }
-_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
+#: In seconds, the longest first, each with the unit that its rest is told in.
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def number(value: float | None) -> str:
@@ -30,23 +31,20 @@ def number(value: float | None) -> str:
 
 
 def duration(ms: float | None) -> str:
-    """Return a length of time in two figures or so: "12 ms", "3.4 s", "2 min 5 s", "3 h 20 min"."""
+    """Return a length of time in two figures or so: "12 ms", "3.4 s", "2 min 5 s", "3 h 20 min", "4 d 2 h"."""
     if ms is None:
         return "–"
     if ms < 1000:
         return f"{ms:.0f} ms"
-    if ms < 59_950:
+    if ms < 59_500:
         return f"{ms / 1000:.1f} s" if ms < 9_950 else f"{ms / 1000:.0f} s"
-    if ms < 3_600_000:
-        minutes, seconds = divmod(round(ms / 1000), 60)
-        return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
-    for unit, name in _UNITS[:2]:
-        if ms >= unit:
-            whole, rest = divmod(ms, unit)
-            below, below_name = (3_600_000, "h") if name == "d" else (60_000, "min")
-            part = int(rest // below)
-            return f"{int(whole)} {name} {part} {below_name}" if part else f"{int(whole)} {name}"
-    return ""
+    seconds = round(ms / 1000)
+    for unit, name, below, below_name in _UNITS:
+        if seconds >= unit:
+            whole, rest = divmod(seconds, unit)
+            part = rest // below
+            return f"{whole} {name} {part} {below_name}" if part else f"{whole} {name}"
+    return f"{seconds} s"
 
 
 def clock(ms: int | None, now: int | None = None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dibs.ledger.statistics import MINUTE, Minute
+from dibs.message import Delivery
+from dibs.outcome import Cancelled, Dead, Done, Outcome, RetryIn
 
 #: The places of an outcome's count in a sum.
 _KINDS = {"done": 0, "retry": 1, "dead": 2, "cancelled": 3}
+_OUTCOMES: dict[type, int] = {Done: 0, RetryIn: 1, Dead: 2, Cancelled: 3}
 _RUNS, _RAN, _WAITS, _WAITED, _LONGEST = 4, 5, 6, 7, 8
 _FIELDS = 9
 
@@ -44,6 +47,37 @@ class Tally:
             sums[_WAITS] += 1
             sums[_WAITED] += waited
             sums[_LONGEST] = max(sums[_LONGEST], waited)
+
+    def add_all(self, outcomes: Iterable[tuple[Delivery, Outcome]], *, prefix: str, now: int) -> None:
+        """Count the outcomes of a batch; `prefix` is put before the names of their queues.
+
+        It runs for every job, so it is written out: half a microsecond each.
+        """
+        start = now - now % MINUTE
+        by_queue: dict[str, list[int]] = {}
+        for delivery, outcome in outcomes:
+            kind = _OUTCOMES.get(type(outcome))
+            if kind is None:
+                continue
+            message = delivery.message
+            sums = by_queue.get(message.queue)
+            if sums is None:
+                sums = by_queue[message.queue] = self._sums.setdefault((start, prefix + message.queue), [0] * _FIELDS)
+            sums[kind] += 1
+            run = outcome.run  # type: ignore[union-attr]  # a release has no kind
+            if run is None:
+                continue
+            started = run.started
+            sums[4] += 1
+            sums[5] += run.ended - started
+            if message.attempt == 1 and not message.crashes:
+                since = message.due or message.enqueued
+                if since is not None:
+                    waited = started - since
+                    sums[6] += 1
+                    sums[7] += waited
+                    if waited > sums[8]:
+                        sums[8] = waited
 
     def rows(self) -> Iterator[tuple[int | str, ...]]:
         """Yield minute and queue with their sums, in the order of the columns of `dibs_minutes`."""

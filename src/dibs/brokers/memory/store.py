@@ -15,14 +15,13 @@ from dibs.errors import UnknownQueue
 from dibs.ledger.life import Ending
 from dibs.ledger.snapshot import Snapshot
 from dibs.ledger.statistics import MINUTE
-from dibs.ledger.tally import Tally, since_when
-from dibs.message import Message, now_ms
-from dibs.outcome import Cancelled, Dead, Done, Outcome, RetryIn
+from dibs.ledger.tally import Tally
+from dibs.message import Delivery, now_ms
+from dibs.outcome import Outcome
 
 Waiter = Future[Ending | None]
 #: Minutes that the statistics go back.
 _MINUTES = 180
-_KINDS: dict[type, str] = {Done: "done", RetryIn: "retry", Dead: "dead", Cancelled: "cancelled"}
 
 
 class Member(Protocol):
@@ -130,15 +129,10 @@ class Store:
                 ending = Ending(status="forgotten")
         self._tell(entry.message.id, ending)
 
-    def count(self, message: Message, outcome: Outcome) -> None:
-        """Add an outcome to the statistics."""
-        kind = _KINDS.get(type(outcome))
-        if kind is None:
-            return
-        now, run = now_ms(), getattr(outcome, "run", None)
-        started, ended = (None, None) if run is None else (run.started, run.ended)
-        since = since_when(message.attempt, message.crashes, message.enqueued, message.due)
-        self.tally.add(message.queue, kind, now, started=started, ended=ended, since=since)
+    def count(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Add outcomes to the statistics."""
+        now = now_ms()
+        self.tally.add_all(outcomes, prefix="", now=now)
         self.tally.forget(now - _MINUTES * MINUTE)
 
     def watch(self, job_id: str) -> Waiter:

@@ -47,4 +47,4 @@ def look(source: Source, query: DeadQuery) -> Shown:
     }
 
 
-PAGE = Page("/dead", "Dead letters", "dead.html", DeadQuery, look)
+PAGE = Page("/dead", "Dead letters", "Dead", "dead.html", DeadQuery, look)

@@ -56,4 +56,4 @@ def _arguments(job: JobInfo) -> list[tuple[str, str]] | None:
             return None
 
 
-PAGE = Page("/job", "Job", "job.html", JobQuery, look)
+PAGE = Page("/job", "Job", "Job", "job.html", JobQuery, look)

@@ -38,4 +38,4 @@ def look(source: Source, query: JobsQuery) -> Shown:
     return {"board": board, "found": found, "now": now, "statuses": STATUSES, "ages": list(AGES)}
 
 
-PAGE = Page("/jobs", "Jobs", "jobs.html", JobsQuery, look)
+PAGE = Page("/jobs", "Jobs", "Jobs", "jobs.html", JobsQuery, look)

@@ -18,6 +18,8 @@ _SPANS = {"1m": MINUTE, "5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE}
 #: So many runs are drawn at the most.
 _RUNS = 400
 _FAILURES = 8
+#: The part of runs that failed from which on it is shown in colour.
+_WORRYING, _BAD = 0.02, 0.2
 
 
 class OverviewQuery(Query, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -31,10 +33,13 @@ def look(source: Source, query: OverviewQuery) -> Shown:
     board = source.board()
     now = board.at
     hour = Hour(source.minutes(now - 59 * MINUTE), now)
+    totals = hour.totals()
+    rate = totals.failures / totals.outcomes if totals.outcomes else 0.0
     return {
         "board": board,
         "spans": list(_SPANS),
-        "hour": hour.totals(),
+        "hour": totals,
+        "alarm": "bad" if rate >= _BAD else "warn" if rate >= _WORRYING else "",
         "last": _last_minute(hour),
         "slots": sum(worker.slots for worker in board.workers),
         "busy": sum(executor.held for worker in board.workers for executor in worker.executors),
@@ -121,4 +126,4 @@ def _timeline(source: Source, board: Board, query: OverviewQuery) -> Timeline:
     return lay_out(past, board.workers, span=span, now=board.at, limit=_RUNS)
 
 
-PAGE = Page("/", "Overview", "overview.html", OverviewQuery, look)
+PAGE = Page("/", "Overview", "Overview", "overview.html", OverviewQuery, look)

@@ -17,4 +17,4 @@ def look(source: Source, query: QueuesQuery) -> Shown:
     return {"board": board, "counts_held": source.broker.capabilities.counts_held}
 
 
-PAGE = Page("/queues", "Queues", "queues.html", QueuesQuery, look)
+PAGE = Page("/queues", "Queues", "Queues", "queues.html", QueuesQuery, look)

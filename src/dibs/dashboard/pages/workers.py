@@ -18,4 +18,4 @@ def look(source: Source, query: WorkersQuery) -> Shown:
     return {"board": board, "now": board.at, "versions": versions}
 
 
-PAGE = Page("/workers", "Workers", "workers.html", WorkersQuery, look)
+PAGE = Page("/workers", "Workers", "Workers", "workers.html", WorkersQuery, look)
