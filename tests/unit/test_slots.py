@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dibs.message import Delivery, Message
-from dibs.outcome import Dead, Outcome, Released, RetryIn
+from dibs.outcome import Cancelled, Dead, Outcome, Released, RetryIn, Run
 from dibs.worker.child import Child, Death
 from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from dibs.worker.slots import Slots
@@ -29,6 +29,10 @@ class FakeChild:
         self.is_retired = False
         self.worn_by = ""
         self.verdicts: dict[int, Outcome] | None = None
+        self.cancelled: dict[int, float] = {}
+
+    def run_of(self, number: int) -> Run:
+        return Run(number, number + 1)
 
     def start(self, number: int, delivery: Delivery) -> None:
         self.running[number] = delivery

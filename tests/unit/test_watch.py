@@ -15,7 +15,9 @@ from dibs.outcome import JobTimeout
 from dibs.worker.alarms import Alarms
 from dibs.worker.frames import Frame, Worn
 from dibs.worker.line import Line
-from dibs.worker.watch import Interrupter, LimitedWatch, MainThreadInterrupter, ThreadInterrupter
+from dibs.worker.interrupters import MainThreadInterrupter, ThreadInterrupter, cancel
+from dibs.worker.notes import Teller
+from dibs.worker.watch import FunctionWatch, Interrupter
 
 ROUNDS = 60
 #: Seconds that a run may take here.
