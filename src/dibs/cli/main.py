@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dibs.cli import chaos, dead, demo, enqueue, purge, queues, send, worker
+from dibs.cli import chaos, dashboard, dead, demo, enqueue, purge, queues, send, worker
 from dibs.errors import BrokerError, DibsError
 from dibs.url import mask
 
@@ -28,9 +28,10 @@ exit codes:
 environment:
   DIBS_URL  the broker, where --url is not given; else sqlite:///dibs.db
   DIBS_APP  module:app, where --app is not given
+  DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
-_COMMANDS = (worker, send, enqueue, queues, dead, purge, demo, chaos)
+_COMMANDS = (worker, send, enqueue, queues, dead, purge, dashboard, demo, chaos)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,7 +97,7 @@ def refusal(headers: Mapping[str, str], visitor: str | None, token: str | None) 
 def is_loopback(host: str) -> bool:
     """Tell whether a host, as a browser names it, is this machine itself."""
     name = urlsplit(f"//{host}").hostname or ""
-    return name == "localhost" or name == "::1" or (name.startswith("127.") and name.replace(".", "").isdecimal())
+    return name in {"localhost", "::1"} or (name.startswith("127.") and name.replace(".", "").isdecimal())
 
 
 def _equal(left: str, right: str) -> bool:

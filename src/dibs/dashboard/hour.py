@@ -79,17 +79,19 @@ class Hour:
     def depths(self) -> list[float | None]:
         """Return how many jobs waited; None: nobody counted."""
         return [
-            sum(minute.depth or 0 for minute in place)
-            if any(minute.depth is not None for minute in place)
-            else None
+            sum(minute.depth or 0 for minute in place) if any(minute.depth is not None for minute in place) else None
             for place in self._places
         ]
 
     def totals(self) -> Totals:
         """Return what happened in all of it."""
         minutes = self._minutes
+        done, retried, dead, cancelled = (sum(self.counts(kind)) for kind in ("done", "retried", "dead", "cancelled"))
         return Totals(
-            *(sum(self.counts(kind)) for kind in ("done", "retried", "dead", "cancelled")),
+            done,
+            retried,
+            dead,
+            cancelled,
             _mean(minutes, "waited", "waits"),
             max((minute.longest for minute in minutes if minute.waits), default=None),
             _mean(minutes, "ran", "runs"),

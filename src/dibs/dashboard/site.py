@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from dibs.dashboard.access import Access, refusal
 from dibs.dashboard.actions import ACTIONS, Form, said
 from dibs.dashboard.gate import Cookies, Gate
-from dibs.dashboard.page import BadQuery, read_query
+from dibs.dashboard.page import read_query
 from dibs.dashboard.pages import PAGES
 from dibs.dashboard.source import Source
 from dibs.dashboard.view import Renderer, View
@@ -150,7 +150,7 @@ class Site:
             fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS)
         except ValueError:
             raise HTTPException(400, "What was sent is no form.") from None
-        why = refusal(request.headers, self._cookies.visitor_sent(request), (fields.get("token") or [None])[0])
+        why = refusal(request.headers, self._cookies.visitor_sent(request), fields.get("token", [""])[0])
         if why is not None:
             raise HTTPException(403, f"This form was not accepted, and nothing was done. {why} Load the page anew.")
         return Form(fields)
@@ -210,9 +210,7 @@ class Site:
         del error  # whoever runs the application logs it
         return self._error(request, 500, "The dashboard has a fault; its log says which.")
 
-    def _error(
-        self, request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
-    ) -> Response:
+    def _error(self, request: Request, status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
         title = _ERRORS.get(status, "That did not work")
         html = self._renderer.message("error.html", _root(request), status=status, title=title, text=text)
         return HTMLResponse(html, status, headers)

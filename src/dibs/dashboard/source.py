@@ -17,7 +17,7 @@ from dibs.broker import Broker, CancelAnswer, QueueInfo
 from dibs.ledger.ledger import Ledger
 from dibs.ledger.life import JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
-from dibs.ledger.statistics import MINUTE, Minute, PastRun
+from dibs.ledger.statistics import MINUTE, Minute, PastRuns
 from dibs.message import now_ms
 from dibs.selection import Selection
 
@@ -94,7 +94,7 @@ class Source:
                 minutes[start, queue] = msgspec.structs.replace(known, depth=depth)
         return sorted(minutes.values(), key=lambda minute: minute.start)
 
-    def runs(self, since: int, *, limit: int) -> list[PastRun]:
+    def runs(self, since: int, *, limit: int) -> PastRuns:
         """Return the runs that ended since then, the latest first."""
         return self.ledger.runs(since, limit=limit)
 

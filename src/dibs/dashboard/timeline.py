@@ -1,16 +1,17 @@
 """Who ran what when: runs laid out in lanes, a lane per slot that was busy, for the template to draw.
 
 Nobody records which slot ran a job. A worker's runs are put into as few lanes as they fit into, which come to the
-slots that it used.
+slots that it used. Runs too short to be seen are drawn together, where one follows on another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from dibs.ledger.snapshot import Snapshot
-from dibs.ledger.statistics import PastRun
+from dibs.ledger.statistics import PastRuns
 
 #: At most so many workers, and lanes of each, are drawn.
 _WORKERS, _LANES = 12, 16
@@ -18,6 +19,8 @@ _WORKERS, _LANES = 12, 16
 _HEAD, LANE, _FOOT = 20, 16, 8
 #: A bar of less than so many percent shows no name.
 _NAMED = 5.0
+#: A bar of less than so many percent is not told apart from one beside it.
+_NARROW = 0.25
 #: In so many steps does the window move.
 _STEPS = 150
 
@@ -36,6 +39,8 @@ class Bar(NamedTuple):
     #: None: it is running.
     ended: int | None
     has_name: bool
+    #: How many runs it stands for.
+    runs: int = 1
 
     @property
     def key(self) -> str:
@@ -74,8 +79,9 @@ class Timeline(NamedTuple):
     bands: list[Band]
     bars: list[Bar]
     links: list[Link]
-    #: The window is shorter than was asked for: there were too many runs in it.
-    is_cut: bool
+    #: Before this, in percent across, runs that are done are not drawn: there were too many.
+    veil: float
+    whole_since: int
 
 
 class _Stretch(NamedTuple):
@@ -88,27 +94,23 @@ class _Stretch(NamedTuple):
     outcome: str
 
 
-def lay_out(
-    past: Sequence[PastRun], workers: Sequence[Snapshot], *, span: int, now: int, limit: int
-) -> Timeline:
+def lay_out(past: PastRuns, workers: Sequence[Snapshot], *, span: int, now: int) -> Timeline:
     """Lay out the runs of the last `span` ms.
 
     Args:
-        past: those that ended in that time, the latest first, `limit` at the most.
+        past: those that ended in that time.
         workers: who lives, with what they run.
         span: in ms.
         now: in ms since 1970.
-        limit: what `past` was asked for with: as many as that means that some are left out.
     """
-    is_cut = len(past) >= limit
     step = max(span // _STEPS, 1)
     now = -(-now // step) * step  # so that the picture moves now and then, not with every look
-    since = max(now - span, min(run.ended for run in past)) if is_cut else now - span
+    since = now - span
     stretches = [
         _Stretch(run.id, run.task or "–", run.attempt, run.worker or "–", run.started, run.ended, run.outcome)
-        for run in past
+        for run in past.runs
     ]
-    over = {(run.id, run.attempt, run.worker) for run in past}
+    over = {(run.id, run.attempt, run.worker) for run in past.runs}
     stretches += [
         _Stretch(job.id, job.task or "–", job.attempt, worker.worker, job.since, None, "running")
         for worker in workers
@@ -117,7 +119,8 @@ def lay_out(
         if (job.id, job.attempt, worker.worker) not in over
     ]
     bands, bars, height = _place(stretches, workers, since, now)
-    return Timeline(since, now, height, bands, bars, _link(bars), is_cut)
+    veil = round(max(past.whole_since - since, 0) / span * 100, 2)
+    return Timeline(since, now, height, bands, bars, _link(bars), veil if veil > 1 else 0.0, past.whole_since)
 
 
 def _place(
@@ -133,7 +136,7 @@ def _place(
         shown = lanes[:_LANES]
         top += _HEAD
         for number, lane in enumerate(shown):
-            bars += [_bar(stretch, top + number * LANE, since, now) for stretch in lane]
+            bars += _merge([_bar(stretch, top + number * LANE, since, now) for stretch in lane])
         height = max(len(shown), 1) * LANE
         bands.append(Band(name, top, height, alive.get(name), name in alive, len(lanes) - len(shown)))
         top += height + _FOOT
@@ -175,6 +178,25 @@ def _bar(stretch: _Stretch, top: int, since: int, now: int) -> Bar:
     )
 
 
+def _merge(bars: Iterable[Bar]) -> list[Bar]:
+    """Return the bars of a lane with those drawn as one that are too narrow to be told apart."""
+    merged: list[Bar] = []
+    for bar in bars:
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and last.outcome == bar.outcome == "done"
+            and bar.width < _NARROW
+            and (last.runs > 1 or last.width < _NARROW)
+            and bar.left - last.left - last.width < _NARROW
+        ):
+            width = round(bar.left + bar.width - last.left, 2)
+            merged[-1] = last._replace(width=width, ended=bar.ended, has_name=False, runs=last.runs + 1)
+        else:
+            merged.append(bar)
+    return merged
+
+
 def _link(bars: Iterable[Bar]) -> list[Link]:
     """Lead from each run that its worker did not survive to the next one of the same job."""
     by_job: dict[str, list[Bar]] = {}
@@ -183,7 +205,7 @@ def _link(bars: Iterable[Bar]) -> list[Link]:
     links = []
     for runs in by_job.values():
         runs.sort(key=lambda bar: bar.started)
-        for lost, after in zip(runs, runs[1:], strict=False):
+        for lost, after in pairwise(runs):
             if lost.outcome == "lost":
                 middle = (LANE - 3) / 2
                 links.append(Link(lost.left + lost.width, lost.top + middle, after.left, after.top + middle))

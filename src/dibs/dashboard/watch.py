@@ -143,7 +143,7 @@ class Watch:
             return self._look(view), None
         except DibsError as error:
             return {}, str(error)
-        except Exception:  # a fault of ours: this view stands still, the others go on, and the log has it
+        except Exception:  # noqa: BLE001 -- a fault of ours: this view stands still, the others go on, and the log has it
             _log.exception("page could not be rendered page=%s", view.path)
             return {}, "This page could not be made; the dashboard's log says why."
 

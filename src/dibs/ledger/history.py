@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from dibs.ledger.statistics import MINUTE, Minute, PastRun
+from dibs.ledger.statistics import MINUTE, Minute, PastRun, PastRuns
 from dibs.ledger.tally import Tally
 
 #: In ms: for how long a minute is remembered.
@@ -97,20 +97,25 @@ def minutes(connection: sqlite3.Connection, since: int, *, prefix: str = "") -> 
     ]
 
 
-def runs(connection: sqlite3.Connection, since: int, *, now: int, limit: int, prefix: str = "") -> list[PastRun]:
+def runs(connection: sqlite3.Connection, since: int, *, now: int, limit: int, prefix: str = "") -> PastRuns:
     """Return the runs that ended since then, the latest first. See `Ledger.runs`.
 
     Where jobs are kept for many different lengths of time, some runs may be left out.
     """
     wanted = {"since": since, "now": now, "limit": limit, "low": prefix, "high": prefix + _LAST_CHARACTER}
-    rows = list(connection.execute(_RUNS, wanted))
+    failed = connection.execute(_RUNS, wanted).fetchall()
+    for (queue,) in connection.execute(_QUEUES, (wanted["low"], wanted["high"])).fetchall():
+        failed += connection.execute(_DEAD, {**wanted, "queue": queue})
+    ended, whole_since = [], since
     for (keep,) in connection.execute(_RECENT_KEEPS, (_KEEPS,)).fetchall():
         for state in (4, 5):
-            rows += connection.execute(_OVER, {**wanted, "keep": keep, "state": state})
-    for (queue,) in connection.execute(_QUEUES, (wanted["low"], wanted["high"])).fetchall():
-        rows += connection.execute(_DEAD, {**wanted, "queue": queue})
-    found = {(row[0], row[3], row[4]): _to_run(row, prefix) for row in rows}
-    return sorted(found.values(), key=lambda run: -run.ended)[:limit]
+            rows = connection.execute(_OVER, {**wanted, "keep": keep, "state": state}).fetchall()
+            if len(rows) == limit:
+                whole_since = max(whole_since, min(row[5] for row in rows))
+            ended += rows
+    found = {(row[0], row[3], row[4]): _to_run(row, prefix) for row in failed}
+    found |= {(row[0], row[3], row[4]): _to_run(row, prefix) for row in ended if row[5] >= whole_since}
+    return PastRuns(sorted(found.values(), key=lambda run: -run.ended), whole_since)
 
 
 def _to_run(row: tuple[str, str | None, str, int, int, int, str | None, int | str], prefix: str) -> PastRun:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
-from dibs.ledger.statistics import Minute, PastRun
+from dibs.ledger.statistics import Minute, PastRuns
 
 
 class Ledger(Protocol):
@@ -65,9 +65,11 @@ class Ledger(Protocol):
         """
         ...
 
-    def runs(self, since: int, *, limit: int) -> list[PastRun]:
-        """Return the runs that ended at `since` or later, the latest end first. Takes a bounded time.
+    def runs(self, since: int, *, limit: int) -> PastRuns:
+        """Return the runs that ended at `since` or later. Takes a bounded time.
 
-        What is running is told by `workers`.
+        Args:
+            since: in ms since 1970.
+            limit: how many at the most; where there are more that are done, those that failed are told all the same.
         """
         ...

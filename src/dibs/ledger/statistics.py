@@ -46,3 +46,11 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
     worker: str | None
     #: "done", "retry", "dead" or "cancelled"; "lost": its worker died with it, and another one took the job over.
     outcome: str
+
+
+class PastRuns(msgspec.Struct, frozen=True):
+    """Runs that are over, the latest end first."""
+
+    runs: list[PastRun]
+    #: From this time on all of them are here; before it, those that failed only.
+    whole_since: int

@@ -9,7 +9,7 @@ from dibs.brokers.memory.entry import Entry
 from dibs.brokers.memory.store import Store
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
-from dibs.ledger.statistics import MINUTE, Minute, PastRun
+from dibs.ledger.statistics import MINUTE, Minute, PastRuns
 
 
 class MemoryLedger:
@@ -68,11 +68,15 @@ class MemoryLedger:
         with self._store.open() as store:
             return [minute for minute in store.tally.minutes() if minute.start > since - MINUTE]
 
-    def runs(self, since: int, *, limit: int) -> list[PastRun]:
-        """Return the runs that ended since then, the latest end first."""
+    def runs(self, since: int, *, limit: int) -> PastRuns:
+        """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
         with self._store.open() as store:
             found = [run for entry in store.every() for run in entry.past_runs() if run.ended >= since]
-        return sorted(found, key=lambda run: -run.ended)[:limit]
+        found.sort(key=lambda run: -run.ended)
+        if len(found) <= limit:
+            return PastRuns(found, since)
+        failed = [run for run in found[limit:] if run.outcome in {"retry", "dead", "lost"}]
+        return PastRuns(found[:limit] + failed[:limit], found[limit - 1].ended)
 
 
 def _fits(entry: Entry, selection: JobSelection) -> bool:

@@ -17,7 +17,7 @@ from dibs.brokers.sqlite.opened import Opened
 from dibs.ledger import history, tables
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
-from dibs.ledger.statistics import Minute, PastRun
+from dibs.ledger.statistics import Minute, PastRuns
 from dibs.message import now_ms
 
 # Served by the index of the ids, and by the primary key. The worker's number is the upper part of a receipt.
@@ -90,7 +90,7 @@ class SqliteLedger:
         with self._one_moment() as connection:
             return history.minutes(connection, since, prefix=self._prefix)
 
-    def runs(self, since: int, *, limit: int) -> list[PastRun]:
+    def runs(self, since: int, *, limit: int) -> PastRuns:
         """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
         with self._one_moment() as connection:
             return history.runs(connection, since, now=now_ms(), limit=limit, prefix=self._prefix)

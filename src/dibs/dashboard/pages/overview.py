@@ -11,12 +11,12 @@ from dibs.dashboard.source import Board, Source
 from dibs.dashboard.timeline import Timeline, lay_out
 from dibs.dashboard.wording import duration, number
 from dibs.ledger.life import JobSelection
-from dibs.ledger.statistics import MINUTE, PastRun
+from dibs.ledger.statistics import MINUTE
 
 #: How far back the timeline goes, in ms.
 _SPANS = {"1m": MINUTE, "5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE}
-#: So many runs are drawn at the most.
-_RUNS = 400
+#: So many runs are looked at at the most.
+_RUNS = 3000
 _FAILURES = 8
 #: The part of runs that failed from which on it is shown in colour.
 _WORRYING, _BAD = 0.02, 0.2
@@ -97,8 +97,8 @@ def _depth(hour: Hour) -> Chart:
     return lines(
         hour.starts,
         [Series("depth", "waiting", depths)],
-        summary=f"Jobs that waited, over the last hour, where somebody counted: {number(known[-1] if known else None)} "
-        f"now, {number(max(known, default=None))} at the most.",
+        summary=f"Jobs that waited, over the last hour, where somebody counted: "
+        f"{number(known[-1] if known else None)} now, {number(max(known, default=None))} at the most.",
         say=["not counted" if depth is None else f"{number(depth)} waited" for depth in depths],
     )
 
@@ -122,8 +122,8 @@ def _rows(board: Board, hour: Hour) -> list[Shown]:
 
 def _timeline(source: Source, board: Board, query: OverviewQuery) -> Timeline:
     span = _SPANS[query.span]
-    past: list[PastRun] = source.runs(board.at - span, limit=_RUNS)
-    return lay_out(past, board.workers, span=span, now=board.at, limit=_RUNS)
+    past = source.runs(board.at - span, limit=_RUNS)
+    return lay_out(past, board.workers, span=span, now=board.at)
 
 
 PAGE = Page("/", "Overview", "Overview", "overview.html", OverviewQuery, look)
