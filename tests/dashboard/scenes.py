@@ -9,7 +9,7 @@ from dibs import Dibs
 from dibs.broker import Consumer
 from dibs.ledger.life import Note, Progress
 from dibs.ledger.snapshot import ExecutorInfo, Running, Snapshot
-from dibs.message import Message, new_id, now_ms
+from dibs.message import Delivery, Message, new_id, now_ms
 from dibs.outcome import Cancelled, Dead, Done, Outcome, RetryIn, Run
 
 #: What nobody's page may obey.
@@ -72,6 +72,10 @@ class Scene:
                 consumer.settle([(delivery, RetryIn(600.0, again, a_run()))])
         consumer.close()
         return job_id
+
+    def held_to_cancel(self) -> list[Delivery]:
+        """Return what the workers are asked to cancel."""
+        return [delivery for consumer in self._held for delivery in consumer.cancelled()]
 
     def close(self) -> None:
         """Take it down."""

@@ -96,7 +96,10 @@ def refusal(headers: Mapping[str, str], visitor: str | None, token: str | None) 
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host, as a browser names it, is this machine itself."""
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
     return name in {"localhost", "::1"} or (name.startswith("127.") and name.replace(".", "").isdecimal())
 
 
