@@ -239,15 +239,15 @@ def test_a_worker_that_was_overtaken_by_a_migration_ends_and_loses_nothing(stage
     until(lambda: len(stage.events("end")) == 1)
 
     with closing(sqlite3.connect(stage.world.path)) as connection, connection:
-        connection.execute("UPDATE dibs_meta SET version = 2")
-    with pytest.raises(StoreGone, match=r"changed to schema version 2 while it was open.*Restart it"):
+        connection.execute("UPDATE dibs_meta SET version = 3")
+    with pytest.raises(StoreGone, match=r"changed to schema version 3 while it was open.*Restart it"):
         stage.enqueue("work", "refused")
     gate.touch()
 
     for worker in (busy, idle):
-        assert_ended_once_and_for_all(worker, "changed to schema version 2")
+        assert_ended_once_and_for_all(worker, "changed to schema version 3")
     with closing(sqlite3.connect(stage.world.path)) as connection, connection:
-        connection.execute("UPDATE dibs_meta SET version = 1")  # as the new version's workers would find it
+        connection.execute("UPDATE dibs_meta SET version = 2")  # as the new version's workers would find it
     stage.worker("-p", "1")
     stage.enqueue("work", "after")
     until(lambda: {event.key for event in stage.events("end")} == {"held", "before", "after"})

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dibs.brokers.sqlite import SqliteBroker, claims, commits, counts, dead, liveness
+from dibs.brokers.sqlite import SqliteBroker, cancels, claims, commits, counts, dead, ledger, liveness, waiting
 from dibs.brokers.sqlite import consumer as consumers
 from dibs.errors import ReceiptLost, StoreUnusable
+from dibs.ledger import tables
 from dibs.message import now_ms
 from dibs.outcome import Dead, Done, RetryIn
 from dibs.selection import Selection
@@ -27,21 +28,53 @@ def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
     world.close()
 
 
+#: What `tables` asks for jobs by, all of it.
+_WANTED = dict.fromkeys(("statuses", "low", "high", "task", "since", "now", "before", "first", "few"), 1)
+
+
 @pytest.mark.parametrize(
     ("statement", "values", "index"),
     [
-        (claims._CLAIM, (1, "a", 1), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
+        (claims._CLAIM, (1, "a", 1, 1), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
         (claims._PROMOTE, ("a", 1, 1), "INDEX dibs_delayed (state=? AND queue=? AND due<?)"),
         (claims._PEEK, ("[]",), "COVERING INDEX dibs_ready (state=? AND queue=?)"),
         (claims._PEEK, ("[]",), "COVERING INDEX dibs_delayed (state=? AND queue=?)"),
         (claims._REMOVE, (1, 1), "INTEGER PRIMARY KEY (rowid=?)"),
         (liveness._GIVE_BACK, (1, 1, 1), "INDEX dibs_running (state=? AND receipt>? AND receipt<?)"),
-        (dead._WINDOW, ("a", "t", "r", 9, 1, 1, 9, 1), "INDEX dibs_dead (state=? AND queue=? AND died>? AND died<?)"),
+        (
+            dead._WINDOW,
+            ("a", "t", "r", 9, 1, 1, 9, 1),
+            "INDEX dibs_dead (state=? AND queue=? AND ended>? AND ended<?",
+        ),
         (dead._NAMED, ("a", "t", "r", 9, 1, 1, "[]"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (dead._PLACE, ("a", "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (dead._LETTER, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
         (dead._REPLAY, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
         (dead._DROP, (1, "a"), "INTEGER PRIMARY KEY (rowid=?)"),
+        (cancels._FIND, ("[]", ""), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (cancels._CANCEL, (1, "a"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (cancels._FORGET, (), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (cancels._END, (), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (cancels._HELD, (1, 1), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (waiting._THERE, ("[]",), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (ledger._RUNNERS, (1, "[]"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (tables._PLACE, ("a", "", "b"), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (tables._ENDINGS, ("[]",), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
+        (tables._RUNS, ("a",), "INDEX dibs_runs_of (job=?)"),
+        (tables._NOTES, ("[]",), "dibs_notes USING PRIMARY KEY (job=?)"),
+        (tables._INFO, {"seq": 1, "is_whole": 1}, "INTEGER PRIMARY KEY (rowid=?)"),
+        (tables._FITTING, _WANTED, "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (tables._PLACES[0], _WANTED, "COVERING INDEX dibs_ready (state=? AND queue>? AND queue<?)"),
+        (tables._PLACES[1], _WANTED, "COVERING INDEX dibs_delayed (state=? AND queue>? AND queue<?)"),
+        (tables._PLACES[2], _WANTED, "COVERING INDEX dibs_running (state=?)"),
+        (tables._PLACES[3], _WANTED, "COVERING INDEX dibs_dead (state=? AND queue>? AND queue<?)"),
+        (tables._PLACES[4], _WANTED, "COVERING INDEX dibs_over (state=?)"),
+        (tables._PLACES[5], _WANTED, "COVERING INDEX dibs_over (state=?)"),
+        (tables._FORGETTABLE, (1, 1), "INDEX dibs_over (state=? AND <expr><?)"),
+        (tables._HAS_FORGETTABLE, (1,), "INDEX dibs_over (state=? AND <expr><?)"),
+        (tables._FORGET, ("[]",), "INTEGER PRIMARY KEY (rowid=?)"),
+        (tables._FORGET_RUNS, ("[]",), "INDEX dibs_runs_of (job=?)"),
+        (tables._FORGET_NOTES, ("[]",), "dibs_notes USING PRIMARY KEY (job=?)"),
         (commits._TAKEN, ("[]",), "INDEX sqlite_autoindex_dibs_jobs_1 (id=?)"),
         (counts._READY, (), "COVERING INDEX dibs_ready (state=?)"),
         (counts._DELAYED, (), "COVERING INDEX dibs_delayed (state=?)"),
@@ -52,7 +85,7 @@ def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
     ],
 )
 def test_each_statement_is_served_by_its_index(
-    broker: SqliteBroker, statement: str, values: tuple[Any, ...], index: str
+    broker: SqliteBroker, statement: str, values: tuple[Any, ...] | dict[str, int], index: str
 ) -> None:
     connection = broker._open()._connection
 

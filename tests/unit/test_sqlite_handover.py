@@ -283,7 +283,7 @@ def test_a_taken_id_leaves_the_callers_transaction_as_it_was(world: SqliteWorld)
     broker.send([job("a", id="taken")])
     connection = sqlite3.connect(world.path)
     connection.row_factory = lambda cursor, row: {"a": row}
-    connection.execute("INSERT INTO dibs_queues VALUES ('mine')")
+    connection.execute("INSERT INTO dibs_queues (name) VALUES ('mine')")
 
     with pytest.raises(JobExists):
         broker.send_in(connection, [job("a", id="new"), job("a", id="taken")])
@@ -315,10 +315,10 @@ def test_a_newer_schema_is_refused_in_the_callers_transaction_too(world: SqliteW
     broker = world.open()
     broker.send([job("a")])
     connection = sqlite3.connect(world.path)
-    connection.execute("UPDATE dibs_meta SET version = 2")
+    connection.execute("UPDATE dibs_meta SET version = 3")
     connection.commit()
 
-    with pytest.raises(StoreUnusable, match="version 2"):
+    with pytest.raises(StoreUnusable, match="version 3"):
         broker.send_in(connection, [job("a")])
 
     assert not connection.in_transaction

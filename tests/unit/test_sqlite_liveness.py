@@ -272,7 +272,7 @@ def test_a_dead_worker_is_not_counted_and_leaves_no_files(world: SqliteWorld) ->
     world.close()
 
     left = {path.name for path in world.path.with_name("dibs.db-run").iterdir()}
-    assert left == {"door", "line", "idle"}
+    assert left == {"door", "line", "idle", "waiting"}
 
 
 def test_a_job_from_another_process_wakes_a_waiting_worker(world: SqliteWorld) -> None:
@@ -368,8 +368,8 @@ def test_an_idle_worker_is_told_of_a_migration(world: SqliteWorld) -> None:
     consumer.receive(1)
 
     with broker._open().connection() as connection:
-        connection.execute("UPDATE dibs_meta SET version = 2")
+        connection.execute("UPDATE dibs_meta SET version = 3")
     consumer._membership._next_look = 0.0
 
-    with pytest.raises(StoreGone, match="changed to schema version 2"):
+    with pytest.raises(StoreGone, match="changed to schema version 3"):
         consumer.receive(1)

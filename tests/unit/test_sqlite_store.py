@@ -101,14 +101,14 @@ def test_a_newer_schema_is_refused_and_not_touched(world: SqliteWorld) -> None:
     broker.send([job("a")])
     consumer = broker.consume(["a"], limit=1)
     with sqlite3.connect(world.path) as connection:
-        connection.execute("UPDATE dibs_meta SET version = 2")
+        connection.execute("UPDATE dibs_meta SET version = 3")
     connection.close()
 
-    with pytest.raises(StoreGone, match="version 2"):
+    with pytest.raises(StoreGone, match="version 3"):
         broker.send([job("a")])
-    with pytest.raises(StoreGone, match="version 2"):
+    with pytest.raises(StoreGone, match="version 3"):
         consumer.receive(1)
-    with pytest.raises(StoreUnusable, match="version 2") as refused:
+    with pytest.raises(StoreUnusable, match="version 3") as refused:
         world.open().queues()
     assert not isinstance(refused.value, StoreGone)  # the file may be used, by another dibs
 
@@ -166,7 +166,7 @@ def test_a_failed_transaction_leaves_nothing_behind(world: SqliteWorld) -> None:
     connection = store.connect(synchronous="FULL")
 
     with pytest.raises(KeyboardInterrupt), store.write(connection):
-        connection.execute("INSERT INTO dibs_queues VALUES ('half')")
+        connection.execute("INSERT INTO dibs_queues (name) VALUES ('half')")
         raise KeyboardInterrupt
 
     assert not connection.in_transaction

@@ -75,6 +75,7 @@ SELECT seq, id FROM dibs_jobs WHERE state IN (4, 5) AND state >= 4 AND ended + k
 _HAS_FORGETTABLE = "SELECT 1 FROM dibs_jobs WHERE state IN (4, 5) AND state >= 4 AND ended + keep < ? LIMIT 1"
 # Served by the primary keys and dibs_runs_of.
 _FORGET = "DELETE FROM dibs_jobs WHERE seq IN (SELECT value FROM json_each(?))"
+_HAS_LIVES = "SELECT EXISTS (SELECT 1 FROM dibs_runs) OR EXISTS (SELECT 1 FROM dibs_notes)"
 _FORGET_RUNS = "DELETE FROM dibs_runs WHERE job IN (SELECT value FROM json_each(?))"
 _FORGET_NOTES = "DELETE FROM dibs_notes WHERE job IN (SELECT value FROM json_each(?))"
 
@@ -202,6 +203,8 @@ def prune(connection: sqlite3.Connection, now: int, limit: int) -> int:
 
 def forget_lives(connection: sqlite3.Connection, ids: Collection[str]) -> None:
     """Forget the runs, progress and log of these jobs."""
+    if connection.execute(_HAS_LIVES).fetchone() == (0,):
+        return  # as where no job fails and none says anything of itself: one look for all of them
     named = json.dumps(list(ids))
     connection.execute(_FORGET_RUNS, (named,))
     connection.execute(_FORGET_NOTES, (named,))

@@ -162,7 +162,14 @@ class _Records:
         self._logs: list[tuple[str, str]] = []
         self._tally = Tally()
         self._tally.add_all(outcomes, prefix=prefix, now=self._now)
+        finish = self._finished.append
         for delivery, outcome in outcomes:
+            # Nearly all are like this.
+            if isinstance(outcome, Done) and (run := outcome.run) is not None and not run.log:
+                message = delivery.message
+                if message.keep > 0 and not message.is_private:
+                    finish((run.started, run.ended, worker, outcome.note, outcome.result, *delivery.receipt))
+                    continue
             self._add(delivery, outcome)
 
     def write(self, connection: sqlite3.Connection) -> bool:

@@ -20,7 +20,7 @@ from dibs.ledger import tables
 from dibs.ledger.life import Note
 from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery, now_ms
-from dibs.outcome import Outcome, Released, RetryIn
+from dibs.outcome import Done, Outcome, Released, RetryIn
 
 #: Seconds between looks for jobs whose sender woke nobody: it died first, or is no dibs.
 _LOOK_EVERY = 1.0
@@ -254,6 +254,5 @@ class SqliteConsumer:
 
 
 def _size(outcomes: Sequence[tuple[Delivery, Outcome]]) -> int:
-    return sum(
-        512 + len(each.message.body) + len(getattr(outcome, "result", None) or b"") for each, outcome in outcomes
-    )
+    results = [len(outcome.result) for _, outcome in outcomes if isinstance(outcome, Done) and outcome.result]
+    return sum([512 + len(each.message.body) for each, _ in outcomes]) + sum(results)

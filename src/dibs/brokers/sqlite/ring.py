@@ -31,6 +31,9 @@ class News(NamedTuple):
     has_cancels: bool
 
 
+_NONE = News(has_changed=False, has_gone=False, has_cancels=False)
+
+
 class Ring:
     """One worker's FIFO and its watch on others'."""
 
@@ -52,9 +55,11 @@ class Ring:
 
     def drain(self) -> News:
         """Empty the FIFO; return what was told by it and by the watch."""
+        events = [(self.fifo, 0)] if self._epoll is None else self._epoll.poll(0)
+        if not events:
+            return _NONE
         told = b""
         has_gone = False
-        events = [(self.fifo, 0)] if self._epoll is None else self._epoll.poll(0)
         for descriptor, _ in events:
             if descriptor == self.fifo:
                 with suppress(BlockingIOError):

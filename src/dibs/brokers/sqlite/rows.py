@@ -86,7 +86,7 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
         expires=_read_time(expires),
         unknown_since=_read_time(unknown_since),
         error=error,
-        keep=max(0, keep) / 1000,
+        keep=keep / 1000,
         is_private=bool(private),
     )
 
