@@ -1,4 +1,4 @@
-"""A page that stays open: news come without a reload, the broker goes away and comes back, and nothing is disturbed."""
+"""A page that stays open: news come without a reload, the broker goes and comes back, and nothing is disturbed."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ from dibs.selection import Selection
 if TYPE_CHECKING:
     from dibs.app import Dibs
 
-#: Seconds for which a count of the queues is good enough: pages that are asked for together share one.
-_FRESH = 0.5
+#: Seconds for which a count of the queues is good enough: pages that are asked for together share one. A million jobs
+#: take long to count, so that is done as rarely as keeps it at a twentieth of the time.
+_FRESH, _SHARE, _STALE = 0.5, 20.0, 5.0
 #: Depth is kept by the minute for so many of them.
 _MINUTES = 60
 
@@ -52,7 +53,8 @@ class Source:
         self._app = app
         self._lock = threading.Lock()
         self._board: Board | None = None
-        self._asked = 0.0
+        #: Until when it is good enough, as `time.monotonic` says.
+        self._fresh_until = 0.0
         #: The last count of each minute in which somebody looked.
         self._depths: deque[tuple[int, dict[str, int]]] = deque(maxlen=_MINUTES)
 
@@ -71,11 +73,13 @@ class Source:
         return self._app.broker.ledger
 
     def board(self) -> Board:
-        """Return how the queues are, as they were half a second ago at the most."""
+        """Return how the queues are, or were a moment ago."""
         with self._lock:
-            if self._board is None or time.monotonic() - self._asked > _FRESH:
+            began = time.monotonic()
+            if self._board is None or began > self._fresh_until:
                 self._board = self._look()
-                self._asked = time.monotonic()
+                now = time.monotonic()
+                self._fresh_until = now + min(max(_FRESH, _SHARE * (now - began)), _STALE)
             return self._board
 
     def forget(self) -> None:

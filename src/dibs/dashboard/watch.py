@@ -136,7 +136,7 @@ class Watch:
             # Looking may take up to half of the time: a slow broker is asked less often.
             took = loop.time() - began
             pause = min(pause * 2, _PATIENCE) if is_gone else max(_PERIOD, took)
-            await asyncio.sleep(max(pause - took, took, 0.05))
+            await asyncio.sleep(max(pause - took, took))
 
     def _ask(self, view: View) -> tuple[dict[str, str], str | None]:
         try:

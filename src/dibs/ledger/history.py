@@ -44,9 +44,9 @@ _RECENT_KEEPS = "SELECT DISTINCT keep FROM (SELECT keep FROM dibs_jobs ORDER BY 
 # Served by dibs_over: whoever ended in this time and is kept for so long stands between these. Others that stand
 # there too are left out by the outer look.
 _OVER = """
-SELECT id, task, queue, attempt, started, ended, worker, state FROM (
-    SELECT * FROM dibs_jobs WHERE state = :state AND state >= 4 AND ended + keep >= :since + :keep
-        AND ended + keep <= :now + :keep
+SELECT * FROM (
+    SELECT id, task, queue, attempt, started, ended, worker, state FROM dibs_jobs
+    WHERE state = :state AND state >= 4 AND ended + keep BETWEEN :since + :keep AND :now + :keep
     ORDER BY ended + keep DESC LIMIT :limit)
 WHERE ended >= :since AND started IS NOT NULL AND queue BETWEEN :low AND :high
 """
