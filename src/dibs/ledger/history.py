@@ -65,13 +65,20 @@ WHERE past.ended >= :since AND past.started IS NOT NULL AND queue BETWEEN :low A
 _OUTCOMES = {3: "dead", 4: "done", 5: "cancelled"}
 
 
-def add(connection: sqlite3.Connection, tally: Tally) -> None:
-    """Add a batch's sums. The first batch of a minute and queue counts how deep the queue is, too."""
+def add(connection: sqlite3.Connection, tally: Tally, *, counts_depth: bool = True) -> None:
+    """Add a batch's sums.
+
+    Args:
+        connection: in a write transaction.
+        tally: what the batch comes to.
+        counts_depth: have the first batch of a minute and queue count how many jobs wait.
+    """
     for row in tally.rows():
         ((is_first,),) = connection.execute(_ADD, row).fetchall()
         if is_first:
             minute, queue = row[:2]
-            connection.execute(_SET_DEPTH, {"minute": minute, "queue": queue})
+            if counts_depth:
+                connection.execute(_SET_DEPTH, {"minute": minute, "queue": queue})
             connection.execute(_PRUNE, (int(minute) - KEPT,))
 
 

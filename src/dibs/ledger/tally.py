@@ -9,7 +9,7 @@ from dibs.message import Delivery
 from dibs.outcome import Cancelled, Dead, Done, Outcome, RetryIn
 
 #: The places of an outcome's count in a sum.
-_KINDS = {"done": 0, "retry": 1, "dead": 2, "cancelled": 3}
+KINDS = {"done": 0, "retry": 1, "dead": 2, "cancelled": 3}
 _OUTCOMES: dict[type, int] = {Done: 0, RetryIn: 1, Dead: 2, Cancelled: 3}
 _RUNS, _RAN, _WAITS, _WAITED, _LONGEST = 4, 5, 6, 7, 8
 _FIELDS = 9
@@ -33,11 +33,13 @@ class Tally:
             started, ended: of the run; None: there was none.
             since: from when on the job could have begun; None: it had been tried before, or nobody knows.
         """
+        if outcome == "retry" and started is None:
+            return  # it was put off, which is no attempt
         key = (at - at % MINUTE, queue)
         sums = self._sums.get(key)
         if sums is None:
             sums = self._sums[key] = [0] * _FIELDS
-        sums[_KINDS[outcome]] += 1
+        sums[KINDS[outcome]] += 1
         if started is None or ended is None:
             return
         sums[_RUNS] += 1
@@ -59,12 +61,14 @@ class Tally:
             kind = _OUTCOMES.get(type(outcome))
             if kind is None:
                 continue
+            run = outcome.run  # type: ignore[union-attr]  # a release has no kind
+            if run is None and kind == 1:
+                continue  # it was put off, which is no attempt
             message = delivery.message
             sums = by_queue.get(message.queue)
             if sums is None:
                 sums = by_queue[message.queue] = self._sums.setdefault((start, prefix + message.queue), [0] * _FIELDS)
             sums[kind] += 1
-            run = outcome.run  # type: ignore[union-attr]  # a release has no kind
             if run is None:
                 continue
             started = run.started
@@ -108,9 +112,3 @@ class Tally:
         for key in [key for key in self._sums if key[0] < before]:
             del self._sums[key]
 
-
-def since_when(attempt: int, crashes: int, enqueued: int | None, due: int | None) -> int | None:
-    """Return from when on a job could have begun its first run; None: this is not its first, or nobody knows."""
-    if attempt > 1 or crashes:
-        return None
-    return due if due is not None else enqueued
