@@ -111,4 +111,3 @@ class Tally:
         """Let go of the minutes before that time."""
         for key in [key for key in self._sums if key[0] < before]:
             del self._sums[key]
-

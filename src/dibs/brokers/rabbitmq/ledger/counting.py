@@ -1,5 +1,4 @@
-"""Counts what an index reads of jobs' ends, for the statistics by the minute. A record that was sent twice counts twice.
-"""
+"""Counts what an index reads of jobs' ends, for the statistics by the minute. A record that was sent twice counts twice."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def count(connection: sqlite3.Connection, ended: Iterable[tuple[Ended, Account]]
             ended=entry.ended,
             since=_since(entry, account),
         )
-    # How many jobs wait is not counted: those that run are not told from them here, and what is read may be hours old.
+    # How many jobs wait is not counted: those that run can't be told from them here, and what is read may be old.
     history.add(connection, tally, counts_depth=False)
 
 
