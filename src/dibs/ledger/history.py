@@ -18,7 +18,7 @@ _KEEPS = 8
 #: Behind all names, as SQLite compares them.
 _LAST_CHARACTER = "\U0010ffff"
 
-# Served by the primary key.
+# Served by the primary key. SQLite 3.40 says 0 to `RETURNING depth IS NULL` of a depth that is.
 _ADD = """
 INSERT INTO dibs_minutes (minute, queue, done, retried, dead, cancelled, runs, ran, waits, waited, longest)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -26,7 +26,7 @@ ON CONFLICT (minute, queue) DO UPDATE SET
     done = done + excluded.done, retried = retried + excluded.retried, dead = dead + excluded.dead,
     cancelled = cancelled + excluded.cancelled, runs = runs + excluded.runs, ran = ran + excluded.ran,
     waits = waits + excluded.waits, waited = waited + excluded.waited, longest = max(longest, excluded.longest)
-RETURNING depth IS NULL
+RETURNING depth
 """
 # Once a minute and queue. Each count is served by its state's own index.
 _SET_DEPTH = """
@@ -74,8 +74,8 @@ def add(connection: sqlite3.Connection, tally: Tally, *, counts_depth: bool = Tr
         counts_depth: have the first batch of a minute and queue count how many jobs wait.
     """
     for row in tally.rows():
-        ((is_first,),) = connection.execute(_ADD, row).fetchall()
-        if is_first:
+        ((depth,),) = connection.execute(_ADD, row).fetchall()
+        if depth is None:
             minute, queue = row[:2]
             if counts_depth:
                 connection.execute(_SET_DEPTH, {"minute": minute, "queue": queue})
