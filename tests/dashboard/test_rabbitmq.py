@@ -18,7 +18,7 @@ def test_pages_show_what_workers_do_and_survive_the_server(
     browser: Browser, rabbit_node: Node, tmp_path: Path
 ) -> None:
     (tmp_path / "busy_tasks.py").write_text(TASKS)
-    app = Dibs(rabbit_node.url, namespace="eyes")
+    app = Dibs(rabbit_node.url, namespace="eyes", handover_timeout=5.0)
 
     @app.task(name="slow")
     def slow(seconds: float) -> float:

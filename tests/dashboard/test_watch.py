@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,11 @@ async def next_news(follow: AsyncIterator[News | None]) -> News:
     return news
 
 
+def is_idle(watch: Watch) -> bool:
+    """Tell whether nobody looks, at this moment."""
+    return watch.is_idle
+
+
 async def count_past(looks: Looks, more: int) -> None:
     """Wait until there were so many looks more."""
     until = looks.count + more
@@ -66,7 +72,7 @@ def test_a_viewer_is_told_everything_once_and_then_what_changed() -> None:
 
     async def story(watch: Watch) -> None:
         looks.regions["live_b"] = "same"
-        async with aclosing(watch.follow(VIEW)) as follow:  # type: ignore[type-var]  # a generator, which has aclose
+        async with aclosing(watch.follow(VIEW)) as follow:
             assert await next_news(follow) == News({"live_a": "one", "live_b": "same"})
             looks.regions["live_a"] = "two"
             assert await next_news(follow) == News({"live_a": "two"})
@@ -78,10 +84,10 @@ def test_nobody_looks_for_nobody() -> None:
     looks = Looks()
 
     async def story(watch: Watch) -> None:
-        async with aclosing(watch.follow(VIEW)) as follow:  # type: ignore[type-var]
+        async with aclosing(watch.follow(VIEW)) as follow:
             await next_news(follow)
-            assert not watch.is_idle
-        assert watch.is_idle
+            assert not is_idle(watch)
+        assert is_idle(watch)
         await asyncio.sleep(0.01)  # a look that was under way is over
         before = looks.count
         await asyncio.sleep(0.05)
@@ -99,7 +105,7 @@ def test_a_hundred_viewers_of_one_page_cost_one_look() -> None:
         assert looks.count <= 3  # not a hundred: one, and those that came while the hundred were told
         assert seen == [News({"live_a": "one"})] * 100
         for follow in follows:
-            await follow.aclose()  # type: ignore[attr-defined]
+            await follow.aclose()
         assert watch.is_idle
 
     watched(looks, story)
@@ -109,7 +115,7 @@ def test_a_slow_viewer_gets_the_newest_and_nothing_piles_up() -> None:
     looks = Looks()
 
     async def story(watch: Watch) -> None:
-        async with aclosing(watch.follow(VIEW)) as follow:  # type: ignore[type-var]
+        async with aclosing(watch.follow(VIEW)) as follow:
             await next_news(follow)
             for number in range(50):
                 looks.regions["live_a"] = f"news {number}"
@@ -123,7 +129,7 @@ def test_a_broker_that_is_gone_is_told_and_its_return() -> None:
     looks = Looks()
 
     async def story(watch: Watch) -> None:
-        async with aclosing(watch.follow(VIEW)) as follow:  # type: ignore[type-var]
+        async with aclosing(watch.follow(VIEW)) as follow:
             await next_news(follow)
             looks.error = BrokerUnavailable("it is gone")
             assert await next_news(follow) == News({}, "it is gone")
@@ -133,11 +139,30 @@ def test_a_broker_that_is_gone_is_told_and_its_return() -> None:
     watched(looks, story)
 
 
+def test_a_broker_that_does_not_answer_is_told_before_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SILENCE", 0.05)
+    looks, answer = Looks(), threading.Event()
+
+    def hang(view: View) -> dict[str, str]:
+        answer.wait(20)
+        return looks(view)
+
+    async def story() -> None:
+        watch = Watch(hang, threads)
+        async with aclosing(watch.follow(VIEW)) as follow:
+            assert "has not answered" in str((await next_news(follow)).gone)
+            answer.set()
+            assert await next_news(follow) == News({"live_a": "one"})
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(asyncio.wait_for(story(), 30))
+
+
 def test_a_fault_of_a_page_is_logged_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     looks = Looks()
 
     async def story(watch: Watch) -> None:
-        async with aclosing(watch.follow(VIEW)) as follow:  # type: ignore[type-var]
+        async with aclosing(watch.follow(VIEW)) as follow:
             looks.error = ZeroDivisionError("a fault")
             assert "could not be made" in str((await next_news(follow)).gone)
             looks.error = None
@@ -152,7 +177,7 @@ def test_a_page_that_stays_open_does_not_grow() -> None:
     looks = Looks()
 
     async def story(watch: Watch) -> None:
-        async with aclosing(watch.follow(VIEW)) as follow:  # type: ignore[type-var]
+        async with aclosing(watch.follow(VIEW)) as follow:
             for number in range(200):
                 looks.regions["live_a"] = f"{number:1000}"
                 await next_news(follow)

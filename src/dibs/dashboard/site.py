@@ -30,6 +30,8 @@ from dibs.errors import BrokerError, DibsError
 #: A form has so many bytes at the most: some hundred letters that were ticked.
 _FORM_BYTES = 256 * 1024
 _FORM_FIELDS = 2000
+#: Seconds that a page waits for the broker; then it says so, and goes on by itself.
+_PATIENCE = 8.0
 #: Threads that ask the broker: one is the poller's, so a slow action leaves some for pages.
 _THREADS = 4
 #: In an address, these say what was done; they are no part of what is looked at.
@@ -80,10 +82,15 @@ class Site:
         if "text/event-stream" in request.headers.get("accept", ""):
             return self._stream(view)
         did = said(request.query_params.get("did"), request.query_params.get("n"))
-        html, is_there = await self._in_thread(
-            lambda: self._renderer.page(view, token=self._cookies.visitor(request), did=did)
-        )
-        return HTMLResponse(html, 200 if is_there else 503)
+        more = {"token": self._cookies.visitor(request), "did": did}
+        try:
+            asked = self._in_thread(lambda: self._renderer.page(view, **more))
+            return HTMLResponse(await asyncio.wait_for(asked, _PATIENCE))
+        except BrokerError as error:
+            why = str(error)
+        except TimeoutError:
+            why = f"The broker has not answered for {_PATIENCE:.0f} seconds."
+        return HTMLResponse(self._renderer.page_without(view, why, **more), 503)
 
     def _stream(self, view: View) -> Response:
         if self.watch.is_full:

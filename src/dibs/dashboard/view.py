@@ -15,7 +15,6 @@ from dibs.dashboard.page import Page, Query, Shown
 from dibs.dashboard.pages import PAGES
 from dibs.dashboard.source import Source
 from dibs.dashboard.wording import FILTERS
-from dibs.errors import BrokerError
 
 #: Blocks of a template whose names begin so are sent while somebody looks.
 LIVE = "live"
@@ -58,15 +57,18 @@ class Renderer:
         }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
-    def page(self, view: View, **more: Any) -> tuple[str, bool]:
-        """Return a whole page, and whether the broker could be asked; where not, the page says so."""
-        try:
-            shown, gone = self._look(view), None
-        except BrokerError as error:
-            shown, gone = None, str(error)
-        name = view.page.template if shown is not None else "gone.html"
-        template = self._environment.get_template(name)
-        return template.render(self._context(view, shown or {}), gone=gone, **more), gone is None
+    def page(self, view: View, **more: Any) -> str:
+        """Return a whole page.
+
+        Raises:
+            BrokerError: the broker can't be asked.
+        """
+        template = self._environment.get_template(view.page.template)
+        return template.render(self._context(view, self._look(view)), gone=None, **more)
+
+    def page_without(self, view: View, why: str, **more: Any) -> str:
+        """Return a page that says why the broker can't be asked. Asks nobody."""
+        return self._environment.get_template("gone.html").render(self._context(view, {}), gone=why, **more)
 
     def regions(self, view: View) -> dict[str, str]:
         """Return the live blocks of a page by name.

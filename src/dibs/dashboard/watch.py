@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import Any
 
@@ -21,6 +21,8 @@ from dibs.errors import DibsError
 _PERIOD, _PATIENCE = 1.0, 5.0
 #: Seconds after which a viewer that there is nothing to tell is told that.
 _HEARTBEAT = 15.0
+#: Seconds without an answer after which viewers are told so.
+_SILENCE = 5.0
 #: So many may look on at the same time.
 VIEWERS = 200
 
@@ -87,7 +89,7 @@ class Watch:
         """Send all viewers away. Call it in the event loop."""
         self._closing.set()
 
-    async def follow(self, view: View) -> AsyncIterator[News | None]:
+    async def follow(self, view: View) -> AsyncGenerator[News | None, None]:
         """Yield what is new, all of it first; None now and then, while nothing is."""
         screen = self._screens.setdefault(view, _Screen())
         screen.viewers += 1
@@ -130,7 +132,10 @@ class Watch:
             began = loop.time()
             is_gone = False
             for view, screen in tuple(self._screens.items()):
-                regions, gone = await loop.run_in_executor(self._threads, self._ask, view)
+                asked = loop.run_in_executor(self._threads, self._ask, view)
+                if not (await asyncio.wait([asked], timeout=_SILENCE))[0]:
+                    screen.take({}, f"The broker has not answered for {_SILENCE:.0f} seconds.")
+                regions, gone = await asked
                 screen.take(regions, gone)
                 is_gone = is_gone or gone is not None
             # Looking may take up to half of the time: a slow broker is asked less often.
@@ -160,6 +165,6 @@ async def stream(watch: Watch, view: View) -> AsyncIterator[bytes]:
     """Yield a view's events until the viewer leaves."""
     yield b"retry: 1000\n\n"
     follow = watch.follow(view)
-    async with contextlib.aclosing(follow):  # type: ignore[type-var]  # an async generator, which has aclose
+    async with contextlib.aclosing(follow):
         async for news in follow:
             yield encode(news)
