@@ -10,7 +10,7 @@ from dibs.dashboard.page import Page, Query, Shown
 from dibs.dashboard.source import Board, Source
 from dibs.dashboard.timeline import Timeline, lay_out
 from dibs.dashboard.wording import duration, number
-from dibs.ledger.life import JobSelection
+from dibs.ledger.life import JobInfo, JobSelection
 from dibs.ledger.statistics import MINUTE
 
 #: How far back the timeline goes, in ms.
@@ -48,8 +48,14 @@ def look(source: Source, query: OverviewQuery) -> Shown:
         "depth": _depth(hour),
         "rows": _rows(board, hour),
         "timeline": _timeline(source, board, query),
-        "failures": source.jobs(JobSelection(statuses=frozenset({"dead"})), limit=_FAILURES, after=None).jobs,
+        "failures": _failures(source),
     }
+
+
+def _failures(source: Source) -> list[JobInfo]:
+    """Return what died last. A list is in the order of handing over, so more of it are looked at than are shown."""
+    found = source.jobs(JobSelection(statuses=frozenset({"dead"})), limit=5 * _FAILURES, after=None).jobs
+    return sorted(found, key=lambda job: -(job.ended or 0))[:_FAILURES]
 
 
 def _last_minute(hour: Hour) -> dict[str, float | None]:
