@@ -15,6 +15,15 @@ from tests.worlds import MemoryWorld, World
 from tests.worlds_sqlite import SqliteWorld
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for what programs keep in the user's cache: nothing of a test run stays there."""
+    place = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        yield place
+
+
 @pytest.fixture(scope="session")
 def rabbit_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """RabbitMQ servers of this test run's own, one of each release, which tests may kill and restart."""

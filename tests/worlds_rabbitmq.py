@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pika
+import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from dibs.broker import Broker, Consumer
 from dibs.brokers import connect
 from dibs.brokers.rabbitmq import RabbitBroker
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
+from dibs.brokers.rabbitmq.ledger import entries
+from dibs.brokers.rabbitmq.ledger.entries import Entry
 from dibs.brokers.rabbitmq.topology import Names
 from tests.rabbit_node import Node
 
@@ -47,6 +50,40 @@ class RabbitWorld:
         with contextlib.closing(pika.BlockingConnection(pika.URLParameters(f"{self.url}%2f"))) as connection:
             yield connection.channel()
 
+    def recorded(self, stream: str = "dibs.ledger", *, quiet: float = 0.3) -> list[Entry]:
+        """Return the entries that stand in a stream: those that came until nothing did for so many seconds."""
+        found: list[Entry] = []
+        if not self.exists(stream):
+            return found
+        with self.channel() as channel:
+            channel.basic_qos(prefetch_count=1000)
+            arguments = {"x-stream-offset": "first"}
+            messages = channel.consume(self.stored(stream), arguments=arguments, inactivity_timeout=quiet)
+            for method, _, body in messages:
+                if method is None or body is None:
+                    return found
+                found += entries.decode(body)
+                channel.basic_ack(method.delivery_tag)
+        return found
+
+    def exists(self, queue: str) -> bool:
+        """Tell whether the server has a queue or stream of that name."""
+        with self.channel() as channel:
+            try:
+                channel.queue_declare(self.stored(queue), passive=True)
+            except pika.exceptions.ChannelClosedByBroker:
+                return False
+        return True
+
+    def has_exchange(self, exchange: str) -> bool:
+        """Tell whether the server has an exchange of that name."""
+        with self.channel() as channel:
+            try:
+                channel.exchange_declare(self.stored(exchange), passive=True)
+            except pika.exceptions.ChannelClosedByBroker:
+                return False
+        return True
+
     def restart(self) -> None:
         """Stop and start the node, on the same data."""
         self._node.stop()
@@ -68,7 +105,10 @@ class RabbitWorld:
         with self.channel() as channel:
             for name in (*map(names.stored, queues), *map(names.dead, queues)):
                 channel.queue_delete(name)
-            channel.exchange_delete(names.exchange)
+            for name in (names.ledger, names.control):
+                channel.queue_delete(name)
+            for name in (names.exchange, names.ledger, names.control, names.reply, names.roll):
+                channel.exchange_delete(name)
 
 
 def break_channel(consumer: Consumer) -> None:

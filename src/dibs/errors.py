@@ -201,7 +201,10 @@ def _split_error(error: str) -> tuple[str, str]:
     Looks for the last line that is not indented and begins like a type's name; an exception's message may have
     several lines of its own.
     """
-    if not error.startswith("Traceback (most recent call last):") and "\nTraceback (most recent call last):" not in error:
+    if (
+        not error.startswith("Traceback (most recent call last):")
+        and "\nTraceback (most recent call last):" not in error
+    ):
         return "", error
     found = re.findall(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", error, re.MULTILINE)
     name, message = found[-1] if found else ("", error)

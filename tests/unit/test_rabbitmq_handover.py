@@ -73,9 +73,9 @@ def test_a_thousand_messages_are_written_in_a_few_pieces(world: RabbitWorld, mon
     writes: list[int] = []
     publish = Channel.publish
 
-    def counted(channel: Channel, letters: Any) -> None:
+    def counted(channel: Channel, letters: Any, behind: bytes = b"") -> None:
         writes.append(len(letters))
-        publish(channel, letters)
+        publish(channel, letters, behind)
 
     monkeypatch.setattr(Channel, "publish", counted)
 

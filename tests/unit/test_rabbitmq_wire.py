@@ -41,6 +41,8 @@ def test_a_message_reads_as_it_was_written() -> None:
         expires=1_800_000_000_000,
         unknown_since=1_700_000_100_000,
         error="boom",
+        keep=0.5,
+        is_private=True,
     )
 
     received = wire.decode(wire.encode(message, "nonce-0"), message.body, "q", redelivered=False)
@@ -63,6 +65,11 @@ def test_headers_at_their_default_are_left_out() -> None:
         ("dibs-due", "tomorrow"),
         ("dibs-expires", 2**62),
         ("dibs-error", 7),
+        ("dibs-keep", "a day"),
+        ("dibs-keep", -1),
+        ("dibs-keep", float("inf")),
+        ("dibs-keep", True),
+        ("dibs-private", 1),
         ("dibs-put", ["x"]),
         ("dibs-original", "x"),
         ("dibs-original", {"headers": 1}),
@@ -73,6 +80,7 @@ def test_a_strangers_value_of_the_wrong_type_is_left_to_him(name: str, value: ob
 
     assert received.message.headers == {name: value}
     assert (received.message.attempt, received.message.crashes) == (1, 0)
+    assert (received.message.keep, received.message.is_private) == (86400.0, False)
     assert (received.message.due, received.message.expires, received.message.error) == (None, None, None)
 
 
@@ -198,3 +206,15 @@ def test_returns_are_the_servers_count_or_the_redelivered_flag() -> None:
     assert decoded({"headers": {"x-delivery-count": 0}}, redelivered=True).returns == 0
     assert decoded({}, redelivered=True).returns is None
     assert decoded({}).returns == 0
+
+
+def test_a_whole_number_of_seconds_to_keep_is_written_as_one() -> None:
+    assert headers_of(msgspec.structs.replace(MESSAGE, keep=60.0))["dibs-keep"] == 60
+    assert headers_of(msgspec.structs.replace(MESSAGE, keep=0.0))["dibs-keep"] == 0
+
+
+def test_who_waits_is_named_unless_the_message_names_somebody() -> None:
+    own = msgspec.structs.replace(MESSAGE, properties={"reply_to": "mine"})
+
+    assert fields.decode(wire.encode(MESSAGE, "nonce-0", reply_to="ours"))["reply_to"] == "ours"
+    assert fields.decode(wire.encode(own, "nonce-0", reply_to="ours"))["reply_to"] == "mine"

@@ -12,18 +12,25 @@ from itertools import islice
 
 from pika import exceptions
 
-from dibs.broker import Capabilities, Queue, QueueInfo, State
+from dibs.broker import CancelAnswer, Capabilities, Queue, QueueInfo, State
 from dibs.brokers.rabbitmq import faults, login, wire
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.brokers.rabbitmq.deadletters import DeadLetters
-from dibs.brokers.rabbitmq.flight import Flight, flight_of
+from dibs.brokers.rabbitmq.flight import Flight, enqueued_by, flight_of
 from dibs.brokers.rabbitmq.intake import Intake
+from dibs.brokers.rabbitmq.ledger import entries
+from dibs.brokers.rabbitmq.ledger.control import Orders
+from dibs.brokers.rabbitmq.ledger.entries import Cancel, Dropped, Entry, Pause, Purged
+from dibs.brokers.rabbitmq.ledger.journal import Record
+from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
+from dibs.brokers.rabbitmq.ledger.streams import Keeping, Streams
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
 from dibs.brokers.rabbitmq.walk import Walk
-from dibs.errors import MessageTooLarge, UnknownQueue, UsageError
-from dibs.message import Message
+from dibs.errors import LedgerUnavailable, MessageTooLarge, UnknownQueue, UsageError
+from dibs.ledger.ledger import Ledger
+from dibs.message import Message, now_ms
 from dibs.names import DEAD_SUFFIX
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
@@ -43,6 +50,13 @@ class RabbitBroker:
         self._names = Names(namespace)
         self._timeout = handover_timeout
         self._may_declare = may_declare
+        keeping = login.keeping(address)
+        self._has_ledger = keeping is not None
+        self._streams = Streams(self._names, keeping or Keeping(), may_declare=may_declare)
+        self._orders = Orders(self._streams, lambda: None)
+        self._ledger = RabbitLedger(address, self._streams, timeout=handover_timeout, on_queue=self._use_reply_queue)
+        #: The queue where this process waits for outcomes, once it has waited for one.
+        self.reply_queue: str | None = None
         #: How each queue that this object was told of is to be made.
         self._types: dict[str, str] = {}
         self._known: set[str] = set()
@@ -64,7 +78,7 @@ class RabbitBroker:
         publisher = self._publisher()
         if self._capabilities is None:
             version = publisher.link.run(_version, self._timeout, "being asked for its version")
-            self._capabilities = _capabilities(version)
+            self._capabilities = _capabilities(version, has_ledger=self._has_ledger)
         return self._capabilities
 
     def declare(self, queues: Sequence[Queue]) -> None:
@@ -82,16 +96,19 @@ class RabbitBroker:
         if not messages:
             return
         publisher = self._publisher()
-        flight = flight_of(messages, self._names)
+        flight = flight_of(messages, self._names, reply_to=self.reply_queue)
         self._known |= flight.queues
         self._check_sizes(flight, publisher)
+        if self._has_ledger:
+            flight.records = enqueued_by(messages)
         publisher.hand_over(flight, self._timeout)
 
     def consume(self, queues: Sequence[str], *, limit: int) -> RabbitConsumer:
         """Begin to receive from these queues. See `Broker.consume`."""
         topology = Topology(self._names, self._types, may_declare=self._may_declare)
-        intake = Intake(self._address, topology, queues, limit, self._publisher)
-        consumer = RabbitConsumer(intake, handover_timeout=self._timeout)
+        streams = self._streams if self._has_ledger else None
+        intake = Intake(self._address, topology, queues, limit, self._publisher, streams)
+        consumer = RabbitConsumer(intake, names=self._names, handover_timeout=self._timeout)
         self._known.update(queues)
         self._consumers = [*(known for known in self._consumers if not known.is_closed), consumer]
         return consumer
@@ -99,9 +116,20 @@ class RabbitBroker:
     def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
         """Return the queues that this object was told of, and those named. AMQP has no way to ask for others."""
         wanted = sorted(self._known.union(names, [LOST]))
+        paused: frozenset[str] = frozenset()
+        if self._has_ledger:
+            paused = self._publisher().link.run(self._paused, self._timeout, "reading what is paused")
         counts = self._publisher().link.run(partial(self._count, wanted), self._timeout, "counting messages")
         return [
-            QueueInfo(name=queue, ready=ready, running=None, delayed=None, dead=dead, consumers=consumers)
+            QueueInfo(
+                name=queue,
+                ready=ready,
+                running=None,
+                delayed=None,
+                dead=dead,
+                consumers=consumers,
+                is_paused=queue in paused,
+            )
             for queue, (ready, consumers), (dead, _) in counts
         ]
 
@@ -125,14 +153,41 @@ class RabbitBroker:
     def drop(self, queue: str, selection: Selection) -> int:
         """Delete these dead letters for good."""
         if selection == EVERY:
-            return self._purge(queue, self._names.dead(queue))
+            count = self._purge(queue, self._names.dead(queue))
+            self._record(Dropped(None, queue, now_ms()))
+            return count
         return self._dead_letters(queue).drop(selection)
 
     def purge(self, queue: str, *, state: State) -> int:
         """Delete all messages of `queue` that are ready. See `Broker.purge`."""
         if state == "delayed":
             raise UsageError("RabbitMQ can't purge delayed messages: those of all queues wait in the same places.")
-        return self._purge(queue, self._names.stored(queue))
+        count = self._purge(queue, self._names.stored(queue))
+        self._record(Purged(queue, now_ms()))
+        return count
+
+    def pause(self, queue: str) -> None:
+        """Have no job of this queue started any more. See `Broker.pause`."""
+        self._order([Pause(queue, True, now_ms())], f"pausing {queue!r}")
+
+    def resume(self, queue: str) -> None:
+        """End a pause. See `Broker.resume`."""
+        self._order([Pause(queue, False, now_ms())], f"resuming {queue!r}")
+
+    def cancel(self, ids: Collection[str]) -> dict[str, CancelAnswer]:
+        """Ask for jobs to be cancelled: the worker that has one, or gets it, does it. See `Broker.cancel`."""
+        if ids:
+            self._order([Cancel(list(ids), now_ms())], f"cancelling {len(ids)} jobs")
+        return dict.fromkeys(ids, "requested")
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of jobs. See `Broker.ledger`."""
+        if not self._has_ledger:
+            raise LedgerUnavailable(
+                f"{self.location} is used without a ledger (ledger=off): what becomes of jobs is recorded nowhere."
+            )
+        return self._ledger
 
     def close(self) -> None:
         """Close what was opened here, consumers first: they may still have outcomes to publish."""
@@ -140,6 +195,7 @@ class RabbitBroker:
             return
         for consumer in self._consumers:
             consumer.close()
+        self._ledger.close()
         if self._open_publisher is not None:
             self._open_publisher.close()
             self._open_publisher = None
@@ -155,15 +211,25 @@ class RabbitBroker:
                 self._open_publisher,
                 None,
             )  # kept, so that nothing of it is closed
+            self.reply_queue, self._orders = None, Orders(self._streams, lambda: None)
         with self._lock:
             if self._open_publisher is None:
                 topology = Topology(self._names, self._types, may_declare=self._may_declare)
-                self._open_publisher = Publisher(self._address, topology)
+                self._open_publisher = Publisher(self._address, topology, self._streams)
             return self._open_publisher
+
+    def _use_reply_queue(self, name: str) -> None:
+        self.reply_queue = name
 
     def _dead_letters(self, queue: str) -> DeadLetters:
         walk = partial(Walk, queue, self._names, self._address, may_declare=self._may_declare, timeout=self._timeout)
-        return DeadLetters(walk, self._names, self._publisher, self._timeout)
+        return DeadLetters(walk, self._names, self._publisher, self._record, self._timeout)
+
+    def _record(self, entry: Entry) -> None:
+        """Have the ledger told, some time soon."""
+        if self._has_ledger:
+            publisher = self._publisher()
+            publisher.link.post(publisher.journal.write, Record(entries.encode([entry])))
 
     def _purge(self, queue: str, name: str) -> int:
         return self._publisher().link.run(partial(_purge, name=name, queue=queue), self._timeout, f"purging {name}")
@@ -185,6 +251,15 @@ class RabbitBroker:
                 f"Message {largest.id} has {len(largest.body)} bytes; {self.location} takes at most {limit}. "
                 "Store large payloads elsewhere, and send where they are."
             )
+
+    def _order(self, wanted: Sequence[Entry], doing: str) -> None:
+        if not self._has_ledger:
+            raise LedgerUnavailable(f"{self.location} is used without a ledger (ledger=off): no {doing}.")
+        self._publisher().order(wanted, self._timeout, doing)
+
+    async def _paused(self, connection: Connection) -> frozenset[str]:
+        await self._orders.follow(connection)
+        return self._orders.paused
 
     async def _count(
         self, queues: Sequence[str], connection: Connection
@@ -229,7 +304,7 @@ async def _purge(connection: Connection, name: str, queue: str) -> int:
     return int(purged.message_count)
 
 
-def _capabilities(version: str) -> Capabilities:
+def _capabilities(version: str, *, has_ledger: bool) -> Capabilities:
     major, minor = (int(part) for part in re.findall(r"\d+", version + ".0.0")[:2])
     return Capabilities(
         server=f"RabbitMQ {version}",
@@ -242,5 +317,7 @@ def _capabilities(version: str) -> Capabilities:
         counts_deaths=False,
         counts_held=False,
         lists_queues=False,
+        has_ledger=has_ledger,
+        is_ledger_exact=False,
         body_bytes=_OLD_BODY_BYTES if major < 4 else _BODY_BYTES,
     )

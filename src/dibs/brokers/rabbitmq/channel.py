@@ -60,12 +60,19 @@ class Connection(AsyncioConnection):
     number of writes, of every publish and of packets that vanish guard it.
     """
 
-    #: Takes the confirms. pika's registry of callbacks costs more than all the rest of a confirm.
-    on_confirm: Callable[[Any], None] | None = None
+    #: Takes out of what is received what is not for pika, and returns the rest, in whole frames.
+    sieve: Callable[[bytes], bytes] | None = None
 
     # pyright's stubs of pika leave out what is private.
     _frame_buffer: bytes
     _transport: Any
+
+    def __init__(self, parameters: pika.ConnectionParameters, **callbacks: Any) -> None:
+        """Begin to connect; see pika's."""
+        #: Takes the confirms, by the channel's number. pika's registry of callbacks costs more than all the rest of
+        #: a confirm.
+        self.confirms: dict[int, Callable[[Any], None]] = {}
+        super().__init__(parameters, **callbacks)
 
     def write(self, frames: bytes) -> None:
         """Send whole frames: at once as far as the socket takes them, the rest through pika's buffer.
@@ -83,6 +90,11 @@ class Connection(AsyncioConnection):
         if frames:
             self._output_marshaled_frames([frames])  # pyright: ignore[reportAttributeAccessIssue]
 
+    def take_received(self) -> bytes:
+        """Return the part of a frame that was received, for a sieve that is put in here."""
+        received, self._frame_buffer = self._frame_buffer, b""
+        return received
+
     def abort(self) -> None:
         """End it without a word to a peer that does not answer."""
         self._terminate_stream(  # pyright: ignore[reportAttributeAccessIssue]
@@ -99,10 +111,18 @@ class Connection(AsyncioConnection):
 
     def _process_frame(self, frame_value: Any) -> None:
         method = getattr(frame_value, "method", None)
-        if self.on_confirm is not None and isinstance(method, spec.Basic.Ack | spec.Basic.Nack):
-            self.on_confirm(method)
+        if isinstance(method, spec.Basic.Ack | spec.Basic.Nack):
+            self.confirms[frame_value.channel_number](method)
         else:
             super()._process_frame(frame_value)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        if self.sieve is not None:
+            self.bytes_received += len(
+                data_in
+            )  # counted twice where pika sees it too: heartbeats only ask for change
+            data_in = self.sieve(data_in)
+        super()._on_data_available(data_in)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _read_frame(self) -> tuple[int, Any]:
         """Leave the decoding of message properties to who receives the message.
@@ -211,16 +231,36 @@ class Channel:
             self._answers.discard(answer)
             self.raw.connection.callbacks.remove(str(self.raw.channel_number), spec.Basic.GetEmpty)
 
-    def publish(self, letters: Sequence[Letter]) -> None:
-        """Publish letters, mandatory, in one write: pika makes three of each, and the server wakes up for each."""
+    async def confirm(self, on_confirm: Callable[[Any], None]) -> None:
+        """Have the server answer for each message that is published here, from now on."""
+        self.connection.confirms[self.raw.channel_number] = on_confirm
+        await self.call(self.raw.confirm_delivery, ack_nack_callback=on_confirm)
+
+    def frames(self, letters: Sequence[Letter], *, is_mandatory: bool = True) -> bytes:
+        """Return what publishes letters, to be written as it is."""
         number, frame_bytes = self.raw.channel_number, self.connection.params.frame_max
         frames = [
             fields.publish_frames(
-                number, letter.exchange, letter.routing_key, letter.header, letter.body, frame_bytes
+                number,
+                letter.exchange,
+                letter.routing_key,
+                letter.header,
+                letter.body,
+                frame_bytes,
+                is_mandatory=is_mandatory,
             )
             for letter in letters
         ]
-        self.connection.write(b"".join(frames))
+        return b"".join(frames)
+
+    def publish(self, letters: Sequence[Letter], behind: bytes = b"") -> None:
+        """Publish letters, mandatory, in one write: pika makes three of each, and the server wakes up for each.
+
+        Args:
+            letters: which ones.
+            behind: frames of another channel that go along.
+        """
+        self.connection.write(self.frames(letters) + behind)
 
     async def close(self) -> None:
         """Close it. All that was sent on it before has then been done by the server."""

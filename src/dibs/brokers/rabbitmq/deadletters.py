@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 
 from dibs.brokers.rabbitmq import wire
 from dibs.brokers.rabbitmq.flight import flight_of
+from dibs.brokers.rabbitmq.ledger.entries import Dropped, Entry, Replayed
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import Names
 from dibs.brokers.rabbitmq.walk import Hold, Walk
+from dibs.message import now_ms
 from dibs.outcome import DeadLetter
 from dibs.selection import Selection
 
@@ -17,7 +19,12 @@ class DeadLetters:
     """Those of one queue."""
 
     def __init__(
-        self, walk: Callable[..., Walk], names: Names, publisher: Callable[[], Publisher], timeout: float
+        self,
+        walk: Callable[..., Walk],
+        names: Names,
+        publisher: Callable[[], Publisher],
+        record: Callable[[Entry], None],
+        timeout: float,
     ) -> None:
         """Look at nothing yet.
 
@@ -25,11 +32,13 @@ class DeadLetters:
             walk: begins a walk along them; `deletes=` says what for.
             names: of the namespace.
             publisher: puts back what is replayed.
+            record: tells the ledger.
             timeout: seconds that handing a batch over may take.
         """
         self._walk = walk
         self._names = names
         self._publisher = publisher
+        self._record = record
         self._timeout = timeout
 
     def each(self, selection: Selection, *, after: str | None) -> Generator[DeadLetter]:
@@ -65,6 +74,8 @@ class DeadLetters:
                 if chosen:
                     messages = [wire.without_history(received.message) for _, received in chosen.values()]
                     self._publisher().hand_over(flight_of(messages, self._names), self._timeout)
+                    for queue, ids in _by_queue(received for _, received in chosen.values()):
+                        self._record(Replayed(ids, queue, now_ms()))
                     walk.delete([hold for hold, _ in chosen.values()])
                     replayed.update(chosen)
         return len(replayed)
@@ -74,7 +85,17 @@ class DeadLetters:
         count = 0
         with self._walk(deletes=True) as walk:
             for batch in walk.batches():
-                holds = [hold for hold, received in batch if selection.fits(received.letter)]
-                walk.delete(holds)
-                count += len(holds)
+                chosen = [(hold, received) for hold, received in batch if selection.fits(received.letter)]
+                walk.delete([hold for hold, _ in chosen])
+                for queue, ids in _by_queue(received for _, received in chosen):
+                    self._record(Dropped(ids, queue, now_ms()))
+                count += len(chosen)
         return count
+
+
+def _by_queue(letters: Iterable[wire.Received]) -> Iterable[tuple[str, list[str]]]:
+    """Return ids by their queues: those that a delay could not bring to theirs lie together."""
+    found: dict[str, list[str]] = {}
+    for received in letters:
+        found.setdefault(received.message.queue, []).append(received.message.id)
+    return found.items()

@@ -9,7 +9,7 @@ from pika import exceptions
 from dibs.errors import AccessRefused, BrokerError, BrokerUnavailable, QueueMismatch
 
 # AMQP reply codes, as the server closes channels and connections with them.
-ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
+ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED, NOT_IMPLEMENTED = 403, 404, 405, 406, 540
 
 
 def code_of(error: BaseException | None) -> int:
@@ -24,6 +24,14 @@ def text_of(error: BaseException | None) -> str:
     if isinstance(error, exceptions.ChannelClosed | exceptions.ConnectionClosed):
         return str(error.reply_text)
     return str(error) or type(error).__name__
+
+
+def is_down(error: BaseException) -> bool:
+    """Tell whether what was asked for is there, and the server has not brought it up (yet)."""
+    text = text_of(error)
+    if code_of(error) == PRECONDITION_FAILED:  # a stream
+        return "does not have a replica on the local node" in text
+    return code_of(error) == NOT_FOUND and "down or inaccessible" in text
 
 
 def from_login(error: BaseException, location: str) -> BrokerError:
@@ -50,7 +58,7 @@ def from_channel(error: BaseException, location: str, doing: str) -> BrokerError
     code, text = code_of(error), text_of(error)
     if code == ACCESS_REFUSED:
         return AccessRefused(f"{location} does not allow {doing}: {text}. Grant this user the permission.")
-    if code == NOT_FOUND and "down or inaccessible" in text:  # a classic queue lives on one node of its cluster
+    if is_down(error):  # a classic queue lives on one node of its cluster
         return BrokerUnavailable(f"{location} can't serve {doing}: {text}. Start that node, or use quorum queues.")
     if code == NOT_FOUND:
         return BrokerError(f"{location} has nothing of that name for {doing}: {text}.")

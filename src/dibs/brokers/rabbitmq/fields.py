@@ -80,9 +80,16 @@ def encode(properties: Mapping[str, Any]) -> bytes:
 
 
 def publish_frames(
-    channel: int, exchange: str, routing_key: str, header: bytes, body: bytes, frame_bytes: int
+    channel: int,
+    exchange: str,
+    routing_key: str,
+    header: bytes,
+    body: bytes,
+    frame_bytes: int,
+    *,
+    is_mandatory: bool = True,
 ) -> bytes:
-    """Return all frames of one mandatory `basic.publish`.
+    """Return all frames of one `basic.publish`.
 
     In one piece, for one system call: pika sends each frame on its own, and the server wakes up for each.
 
@@ -93,8 +100,10 @@ def publish_frames(
         header: the properties, as `encode` returns them.
         body: of the message.
         frame_bytes: the largest frame that was agreed on with the server.
+        is_mandatory: it comes back where it leads to no queue.
     """
-    method = b"\x00\x3c\x00\x28\x00\x00" + _encode_short(exchange) + _encode_short(routing_key) + b"\x01"
+    flags = b"\x01" if is_mandatory else b"\x00"
+    method = b"\x00\x3c\x00\x28\x00\x00" + _encode_short(exchange) + _encode_short(routing_key) + flags
     content = b"\x00\x3c\x00\x00" + struct.pack(">Q", len(body)) + header
     pieces = [
         _FRAME.pack(1, channel, len(method)),

@@ -12,10 +12,16 @@ import msgspec
 
 from dibs.brokers.rabbitmq import wire
 from dibs.brokers.rabbitmq.channel import Letter
+from dibs.brokers.rabbitmq.ledger import entries
+from dibs.brokers.rabbitmq.ledger.entries import Enqueued
+from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LEVELS, LONGEST_DELAY, Names, steps_until
 from dibs.errors import BadOption, BrokerBusy, DibsError, HandoverUncertain
 from dibs.message import Message
 from dibs.names import DEAD_SUFFIX
+
+#: One message to the ledger tells of so many jobs, or has about so many bytes of their bodies.
+_RECORD_JOBS, _RECORD_BYTES = 100, 48 * 1024
 
 
 class State(IntEnum):
@@ -79,6 +85,8 @@ class Flight:
         self.failures = 0
         #: Letters of this round that are neither sent nor answered.
         self.unanswered = 0
+        #: What goes to the ledger right behind the letter of this index, the first time that it is sent.
+        self.records: dict[int, Record] = {}
 
     @property
     def is_stored(self) -> bool:
@@ -122,8 +130,13 @@ class Flight:
         return why
 
 
-def flight_of(messages: Sequence[Message], names: Names) -> Flight:
+def flight_of(messages: Sequence[Message], names: Names, *, reply_to: str | None = None) -> Flight:
     """Return messages addressed to their queues, through the delay levels where they are due later.
+
+    Args:
+        messages: what is to be handed over.
+        names: of the namespace.
+        reply_to: the queue where this process waits for outcomes.
 
     Raises:
         BadOption: a delay is longer than the levels reach.
@@ -140,9 +153,25 @@ def flight_of(messages: Sequence[Message], names: Names) -> Flight:
                     f"delays of up to {LONGEST_DELAY / 86400:.0f}."
                 )
             later[index] = Later(names, message.queue, message.due, steps)  # addressed when it is published
-        header = wire.encode(message, f"{nonce}-{index}")
+        header = wire.encode(message, f"{nonce}-{index}", reply_to=reply_to)
         letters.append(Letter(exchange, key, header, message.body, message.id))
     return Flight(letters, nonce=nonce, queues=frozenset(addresses), later=later)
+
+
+def enqueued_by(messages: Sequence[Message]) -> dict[int, Record]:
+    """Return what the ledger is told of these messages, each record by the index of the last one in it."""
+    records: dict[int, Record] = {}
+    batch: list[Enqueued] = []
+    size = 0
+    for index, message in enumerate(messages):
+        entry = entries.enqueued(message)
+        batch.append(entry)
+        size += len(entry.body or b"")
+        if len(batch) == _RECORD_JOBS or size > _RECORD_BYTES or index == len(messages) - 1:
+            records[index] = Record(entries.encode(batch))
+            batch.clear()
+            size = 0
+    return records
 
 
 def burial_of(message: Message, burial: wire.Burial, names: Names) -> Flight:

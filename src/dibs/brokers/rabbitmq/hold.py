@@ -13,6 +13,7 @@ import msgspec
 
 from dibs.brokers.rabbitmq.channel import Channel
 from dibs.brokers.rabbitmq.flight import Flight, burial_of, flight_of
+from dibs.brokers.rabbitmq.ledger.entries import Ended
 from dibs.brokers.rabbitmq.topology import Names
 from dibs.brokers.rabbitmq.wire import Burial
 from dibs.message import Message
@@ -46,7 +47,7 @@ class Record(msgspec.Struct, frozen=True):
 class Hold:
     """One message in hand. Without a lane it is lost, at present or for ever, or let go of."""
 
-    __slots__ = ("is_over", "key", "lane", "record", "subscription", "tag")
+    __slots__ = ("entry", "is_over", "key", "lane", "record", "reply_to", "subscription", "tag")
 
     def __init__(self, key: Key | None, subscription: int = 0) -> None:
         self.key = key
@@ -58,6 +59,9 @@ class Hold:
         self.is_over = False
         #: What is to be stored before it is let go of.
         self.record: Record | None = None
+        #: What the ledger is to be told before it is let go of, and the queue where somebody waits for it.
+        self.entry: Ended | None = None
+        self.reply_to: str | None = None
 
 
 class Lane:

@@ -13,6 +13,7 @@ from dibs.brokers.rabbitmq.bell import Bell
 from dibs.brokers.rabbitmq.channel import Channel
 from dibs.brokers.rabbitmq.expected import Expected
 from dibs.brokers.rabbitmq.hold import Hold, Key, Lane, Record
+from dibs.brokers.rabbitmq.ledger.outcomes import Outcomes
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.records import Records
 from dibs.brokers.rabbitmq.topology import Names
@@ -30,7 +31,7 @@ class Holds:
         Args:
             names: of the namespace.
             publisher: what is to be stored goes by it.
-            bell: is rung when `lost` changes; its lock guards `taken` and `lost`.
+            bell: is rung when `lost` or `cancelled` changes; its lock guards both, and `taken`.
             memory: how many messages the server can be waiting for at once, over all queues. So many that are
                 over are remembered should they come again.
         """
@@ -40,10 +41,12 @@ class Holds:
         self.lanes: list[Lane] = []
         self.expected = Expected(memory)
         self.records = Records(names, publisher, self._on_stored)
+        self.outcomes = Outcomes(publisher, self._acknowledge)
         #: What the owner has and has not settled.
         self.taken: dict[Hold, Delivery] = {}
-        #: What of it the server has taken back.
+        #: What of it the server has taken back, and what somebody has asked to be cancelled.
         self.lost: dict[Hold, Delivery] = {}
+        self.cancelled: dict[Hold, Delivery] = {}
 
     def open_lane(self, channel: Channel, *, is_lease: bool = False) -> Lane:
         """Return a new lane by this channel."""
@@ -61,7 +64,7 @@ class Holds:
 
         What is lost waits until it comes again.
         """
-        self._acknowledge(done)
+        self._end(done)
         for hold, record in records:
             hold.is_over, hold.record = True, record
             if hold.lane is None:
@@ -102,6 +105,7 @@ class Holds:
             if hold.is_over:
                 self.expected.settle(hold)
                 self.records.suspend(hold)
+                self.outcomes.suspend(hold)
 
     def recognise(self, key: Key | None, lane: Lane, tag: int, subscription: int) -> bool:
         """Tell whether a message that has come is held already, or over, and is not to be handed out."""
@@ -120,7 +124,7 @@ class Holds:
         if hold.record is not None:
             self.records.begin(hold)
         elif hold.is_over:
-            self._acknowledge([hold])
+            self._end([hold])
         elif is_lost:
             _log.info("A job that was lost has come back and is held again. job=%s queue=%s", key[1], key[0])
             with self._bell.lock:
@@ -132,6 +136,14 @@ class Holds:
         """Return those of these holds that the owner has not settled, with their messages."""
         with self._bell.lock:
             return [(hold, self.taken[hold].message) for hold in holds if hold in self.taken]
+
+    def call_off(self, is_meant: Callable[[Message], bool]) -> None:
+        """Have the owner told of what it has that is to be cancelled."""
+        with self._bell.lock:
+            meant = {hold: delivery for hold, delivery in self.taken.items() if is_meant(delivery.message)}
+            if meant.keys() - self.cancelled.keys():
+                self.cancelled |= meant
+                self._bell.ring()
 
     def close_if_done(self, lane: Lane) -> None:
         """End a lease lane whose messages are all gone."""
@@ -150,10 +162,26 @@ class Holds:
                 lane.channel.raw.basic_nack(0, multiple=True, requeue=True)
                 await lane.channel.close()
 
+    def _end(self, holds: Iterable[Hold]) -> None:
+        """Let go of what is over, behind what the ledger is told of it. What is lost waits until it comes again."""
+        recorded: list[Hold] = []
+        unrecorded: list[Hold] = []
+        for hold in holds:
+            hold.is_over = True
+            if hold.lane is None:
+                self.expected.settle(hold)
+            elif hold.entry is None:
+                recorded.append(hold)
+            else:
+                unrecorded.append(hold)
+        if recorded:
+            self._acknowledge(recorded)
+        if unrecorded:
+            self.outcomes.add(unrecorded)
+
     def _acknowledge(self, holds: Iterable[Hold]) -> None:
         by_lane: dict[Lane | None, list[Hold]] = {}
         for hold in holds:
-            hold.is_over = True
             by_lane.setdefault(hold.lane, []).append(hold)
         for lane, held in by_lane.items():
             if lane is not None:
@@ -165,7 +193,7 @@ class Holds:
 
     def _on_stored(self, hold: Hold) -> None:
         if hold.lane is not None:
-            self._acknowledge([hold])
+            self._end([hold])
 
     def _expect_acknowledged(self, lane: Lane) -> None:
         for key in lane.acknowledged:

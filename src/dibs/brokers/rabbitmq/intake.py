@@ -23,6 +23,12 @@ from dibs.brokers.rabbitmq.bell import Bell
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded
 from dibs.brokers.rabbitmq.hold import Hold, Lane, key_of
 from dibs.brokers.rabbitmq.holds import Holds
+from dibs.brokers.rabbitmq.ledger import entries
+from dibs.brokers.rabbitmq.ledger.control import Orders
+from dibs.brokers.rabbitmq.ledger.entries import Entry
+from dibs.brokers.rabbitmq.ledger.journal import Record
+from dibs.brokers.rabbitmq.ledger.roll import Roll
+from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.renewal import Renewal
@@ -52,11 +58,23 @@ class Intake:
         queues: Sequence[str],
         limit: int,
         publisher: Callable[[], Publisher],
+        streams: Streams | None,
     ) -> None:
+        """Connect, in the background.
+
+        Args:
+            address: of the server.
+            topology: of this connection.
+            queues: what is consumed.
+            limit: the most that the owner holds.
+            publisher: what is to be stored goes by it.
+            streams: of the ledger; None: there is to be none.
+        """
         self.queues = tuple(queues)
         self.limit = min(limit, _MOST)
         self._location = address.masked  # the link's thread runs before the link is ours
         self._topology = topology
+        self._publisher = publisher
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane: Lane | None = None
         self._consumers: dict[str, str] = {}
@@ -67,6 +85,10 @@ class Intake:
         self.bell = Bell()
         self.holds = Holds(topology.names, publisher, self.bell, memory=self.limit * len(self.queues))
         self._renewal = Renewal(topology, self.holds, publisher, address.masked)
+        #: What was paused and cancelled, and where workers are asked how they are.
+        self.orders = None if streams is None else Orders(streams, self._on_orders)
+        self.roll = None if streams is None else Roll(streams, publisher)
+        self._paused: frozenset[str] = frozenset()
 
         # Behind the bell's lock:
         #: What has arrived and was not taken by the owner, with the time.
@@ -78,6 +100,11 @@ class Intake:
 
         self.is_established = threading.Event()
         self.link = Link(address, "consumer", self)
+
+    def write(self, noted: Sequence[Entry]) -> None:
+        """Have entries written to the ledger, some time soon. On the owner's thread."""
+        publisher = self._publisher()
+        publisher.link.post(publisher.journal.write, Record(entries.encode(noted)))
 
     # What follows runs on the I/O thread.
 
@@ -116,6 +143,7 @@ class Intake:
     async def finish(self, _: Connection) -> None:
         """Wait until the outcomes that are on their way are stored."""
         await self.holds.records.finish()
+        await self.holds.outcomes.finish()
 
     async def give_back(self, _: Connection) -> None:
         """Give back all that the server waits for, what could not be recorded with it."""
@@ -137,6 +165,9 @@ class Intake:
     async def _establish(self, connection: Connection, pause: float) -> None:
         """Declare the queues and open a channel; the owner then says how much it has room for."""
         await asyncio.sleep(pause)
+        if self.orders is not None:
+            await self.orders.follow(connection)
+            self._on_orders()
         try:
             missing = [queue for queue in self.queues if not await self._has(connection, queue)]
             channel = await Channel.open(connection)
@@ -153,6 +184,8 @@ class Intake:
         for queue in missing:
             self._begin_to_resubscribe(lane, queue)
         self._renewal.begin(connection)
+        if self.roll is not None:
+            self._spawn(self.roll.join(connection))
         self._widen(lane, min(len(self.holds.lost), self.limit))  # they are at the front of their queues
         self._tell(None)
 
@@ -160,7 +193,7 @@ class Intake:
         """Subscribe for so many more deliveries."""
         if more > 0:
             self.capacity += more
-            queues = [queue for queue in self.queues if queue not in self._cancelled]
+            queues = [queue for queue in self.queues if queue not in self._cancelled | self._paused]
             self._spawn(self._subscribe(lane, queues, more))
 
     async def _has(self, connection: Connection, queue: str) -> bool:
@@ -186,6 +219,8 @@ class Intake:
             for queue in queues:
                 if subscription != self._subscription:
                     return  # given up meanwhile
+                if queue in self._paused:
+                    continue
                 tag = f"{queue}-{os.urandom(4).hex()}"
                 self._consumers[tag] = queue
                 await channel.call(
@@ -227,7 +262,7 @@ class Intake:
         if rest > 0:
             self._hoard_timer = asyncio.get_running_loop().call_later(rest, self._check_hoard)
         elif self._lane is not None:
-            self._spawn(self._give_back_surplus(self._lane.channel, self._drop_subscriptions()))
+            self._spawn(self._end_subscriptions(self._lane.channel, self._drop_subscriptions(), self._is_of_old))
 
     def _drop_subscriptions(self) -> Sequence[str]:
         """Count on nothing from the subscriptions that there are; they are to be cancelled."""
@@ -242,17 +277,38 @@ class Intake:
             if tag in channel.raw.consumer_tags:  # else the server has ended it, and would not answer
                 await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
 
-    async def _give_back_surplus(self, channel: Channel, consumers: Sequence[str]) -> None:
+    async def _end_subscriptions(
+        self, channel: Channel, consumers: Sequence[str], is_surplus: Callable[[Delivery], bool]
+    ) -> None:
+        """Cancel subscriptions, and give back what came by them; what has come otherwise, or was taken, stays."""
         try:
             await self._cancel(channel, consumers)
         except exceptions.AMQPError:
             return  # the channel is closed, and all is given back
-        with self.bell.lock:  # what has come meanwhile, or was taken, is as it should be
-            surplus = [delivery for _, delivery in self.arrived if self._is_of_old(delivery)]
-            kept = [entry for entry in self.arrived if not self._is_of_old(entry[1])]
+        with self.bell.lock:
+            surplus = [delivery for _, delivery in self.arrived if is_surplus(delivery)]
+            kept = [entry for entry in self.arrived if not is_surplus(entry[1])]
             self.arrived.clear()
             self.arrived.extend(kept)
         self.holds.give_back((delivery.receipt, delivery.message) for delivery in surplus)
+
+    def _on_orders(self) -> None:
+        """Heed what others ask for: jobs that are to be cancelled, queues that are paused or resumed."""
+        if self.orders is None:
+            return
+        self.holds.call_off(self.orders.means)
+        before, self._paused = self._paused, self.orders.paused.intersection(self.queues)
+        if (lane := self._lane) is None:
+            return
+        for queue in self._paused - before:
+            tags = [tag for tag, consumed in self._consumers.items() if consumed == queue]
+            for tag in tags:
+                del self._consumers[tag]
+            is_of_queue = functools.partial(_is_of, queue)
+            self._spawn(self._end_subscriptions(lane.channel, tags, is_of_queue))
+        for queue in before - self._paused - self._cancelled:
+            if self.capacity:
+                self._spawn(self._subscribe(lane, [queue], self.capacity))
 
     def _is_of_old(self, delivery: Delivery) -> bool:
         return bool(delivery.receipt.subscription != self._subscription)
@@ -288,7 +344,7 @@ class Intake:
                 self._spawn(self._resubscribe(lane, queue, min(2 * pause, _LONGEST_PAUSE)))
             return
         self._cancelled.discard(queue)
-        if self.capacity and queue not in self._consumers.values():
+        if self.capacity and queue not in self._paused and queue not in self._consumers.values():
             await self._subscribe(lane, [queue], self.capacity)
 
     def _on_channel_closed(self, lane: Lane, reason: Exception) -> None:
@@ -312,3 +368,7 @@ class Intake:
         self._topology.forget()
         is_timeout = self._renewal.learn(reason, is_lease=False)
         self._spawn(self._establish(connection, 0.0 if is_timeout else _PAUSE))
+
+
+def _is_of(queue: str, delivery: Delivery) -> bool:
+    return delivery.message.queue == queue

@@ -76,6 +76,11 @@ class Link:
         self._thread.start()
         atexit.register(self.close)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs. In a forked child it does not."""
+        return self._thread.is_alive()
+
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Run `function` on the I/O thread, soon. Returns at once.
 
@@ -116,7 +121,7 @@ class Link:
     def close(self) -> None:
         """End the connection in good order, if it takes part in that, and the thread. Safe to call twice."""
         atexit.unregister(self.close)
-        if self._thread.is_alive():
+        if self.is_alive:
             self.post(self._begin_close)
             self._thread.join(_JOIN_TIMEOUT)
 

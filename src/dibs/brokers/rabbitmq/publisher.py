@@ -7,12 +7,15 @@ connection left open: all of it goes on on the I/O thread, until the caller give
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import random
 import re
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pika import exceptions, spec
@@ -20,6 +23,11 @@ from pika import exceptions, spec
 from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
 from dibs.brokers.rabbitmq.flight import Flight, State
+from dibs.brokers.rabbitmq.ledger import control
+from dibs.brokers.rabbitmq.ledger.answers import Answers
+from dibs.brokers.rabbitmq.ledger.entries import Entry
+from dibs.brokers.rabbitmq.ledger.journal import Journal, Record
+from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
 from dibs.brokers.rabbitmq.topology import Topology
 from dibs.errors import AccessRefused, BrokerBusy, BrokerError, BrokerUnavailable, DibsError, MessageTooLarge
@@ -35,13 +43,19 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _STALE = 1.0
 #: How long the I/O thread may take to say what became of a flight that the caller gives up.
 _RECALL_TIMEOUT = 1.0
+#: How long closing waits for the ledger to have what was written to it.
+_JOURNAL_TIMEOUT = 2.0
 
 
 class Publisher:
     """The publishing side of a broker: one link, one channel in confirm mode, shared by all threads."""
 
-    def __init__(self, address: Address, topology: Topology) -> None:
+    def __init__(self, address: Address, topology: Topology, streams: Streams) -> None:
         self.topology = topology
+        self._streams = streams
+        #: What is said to those who wait for outcomes, and what goes to the ledger.
+        self.answers = Answers(topology.names.reply)
+        self.journal = Journal(streams, self.answers)
         #: Flights that are not over, by their nonce.
         self._flights: dict[str, Flight] = {}
         self._ready: deque[tuple[Flight, deque[int]]] = deque()
@@ -59,6 +73,7 @@ class Publisher:
         #: The largest body that the server takes, once it has said so.
         self.body_bytes: int | None = None
         self.link = Link(address, "publisher", self)
+        atexit.register(self.close)  # before the link's own, which would not wait for the ledger
 
     def hand_over(self, flight: Flight, timeout: float) -> None:
         """Publish a flight, and wait until all of it is stored.
@@ -75,8 +90,34 @@ class Publisher:
         if not flight.is_stored:
             raise flight.failure(self.link.location, timeout, self.link.trouble or self._alarm)
 
+    def order(self, wanted: Sequence[Entry], timeout: float, doing: str) -> None:
+        """Store entries for all workers to heed, trying again while connections are lost: they do no harm twice.
+
+        Raises:
+            BrokerUnavailable, BrokerBusy: not within `timeout` seconds; they may be stored.
+            LedgerUnavailable: there is no stream for them.
+        """
+        deadline = time.monotonic() + timeout
+        work = functools.partial(control.order, streams=self._streams, wanted=wanted)
+        while True:
+            try:
+                self.link.run(work, max(0.0, deadline - time.monotonic()), doing)
+            except BrokerUnavailable as error:
+                if self._alarm is not None:
+                    raise self._alarm from error
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+
     def close(self) -> None:
-        """Close the connection. Who still waits for a confirm is told."""
+        """Close the connection, when the ledger has what it is to have. Who still waits for a confirm is told."""
+        atexit.unregister(self.close)
+        if self.link.is_alive and self.link.trouble is None and self._alarm is None:
+            is_idle = threading.Event()
+            with contextlib.suppress(DibsError):  # closed before
+                self.link.post(self.journal.call_when_idle, is_idle.set)
+                is_idle.wait(_JOURNAL_TIMEOUT)
         self.link.close()
         for flight in tuple(self._flights.values()):  # the I/O thread has ended
             self._fail(flight, BrokerUnavailable(f"The connection to {self.link.location} was closed meanwhile."))
@@ -106,6 +147,8 @@ class Publisher:
         self.body_bytes = self._alarm = None
         connection.add_on_connection_blocked_callback(lambda _, frame: self._block(frame.method.reason))
         connection.add_on_connection_unblocked_callback(lambda *_: self._unblock())
+        self.answers.on_open(connection)
+        self.journal.on_open(connection)
         self._spawn(self._open_channel(connection, 0))
 
     def on_lost(self, error: BaseException) -> None:
@@ -127,8 +170,7 @@ class Publisher:
         await asyncio.sleep(pause)
         try:
             channel = await Channel.open(connection)
-            connection.on_confirm = self._on_confirm
-            await channel.call(channel.raw.confirm_delivery, ack_nack_callback=self._on_confirm)
+            await channel.confirm(self._on_confirm)
         except exceptions.AMQPError:
             if connection.is_open:  # else the next one opens its own
                 self._spawn(self._open_channel(connection, _LONGEST_PAUSE))
@@ -170,6 +212,7 @@ class Publisher:
                 self._spawn(self._replace(channel))
             return
         letters: list[Letter] = []
+        records: list[Record] = []
         while ready and len(self._awaited) < _WINDOW and self._window_bytes < _WINDOW_BYTES:
             flight, todo = ready[0]
             if flight.is_over or not todo:
@@ -184,10 +227,12 @@ class Publisher:
                 self._next_tag += 1
                 self._window_bytes += len(letter.body)
                 letters.append(letter)
+                if flight.records and (record := flight.records.pop(index, None)) is not None:
+                    records.append(record)
                 if len(letters) % _TURN == 0:
                     ready.rotate(-1)  # so that a large flight lets small ones pass
         if letters:
-            channel.publish(letters)
+            channel.publish(letters, self.journal.frames(records) if records else b"")
 
     def _on_confirm(self, method: Any) -> None:
         state = State.STORED if isinstance(method, spec.Basic.Ack) else State.REFUSED
@@ -313,9 +358,11 @@ class Publisher:
         self._alarm = BrokerBusy(
             f"{self.link.location} takes no messages: it is {reason}. Free some of it; all goes on by itself then."
         )
+        self.journal.block()
 
     def _unblock(self) -> None:
         self._alarm = None
+        self.journal.unblock()
         self._pump()
 
     def _recall(self, flight: Flight, recalled: threading.Event) -> None:

@@ -51,6 +51,13 @@ class Names:
         self.due = f"{self._prefix}dibs.delay.due"
         self.lost = f"{self._prefix}dibs.delay.lost"
         self.lost_queue = f"{self._prefix}{LOST}{DEAD_SUFFIX}"
+        #: The ledger's two streams, and the exchanges of the same names that lead to them and to nothing else.
+        self.ledger = f"{self._prefix}dibs.ledger"
+        self.control = f"{self._prefix}dibs.control"
+        #: The exchange that leads to the queues of those who wait for answers, whose names begin so.
+        self.reply = f"{self._prefix}dibs.reply"
+        #: The exchange by which all workers are asked how they are, and what the names of their queues begin with.
+        self.roll = f"{self._prefix}dibs.roll"
 
     def stored(self, queue: str) -> str:
         """Return the name under which the server has `queue`.

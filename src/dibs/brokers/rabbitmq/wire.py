@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from dibs.brokers.rabbitmq import fields
-from dibs.message import DEFAULT_PRIORITY, Message, new_id
+from dibs.message import DEFAULT_KEEP, DEFAULT_PRIORITY, Message, new_id
 from dibs.outcome import DeadLetter, clip_error
 
 #: The most that properties and headers of a new message may take.
@@ -56,6 +56,8 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"dib
     expires: int | None = None
     unknown_since: int | None = None
     error: str | None = None
+    keep: float = DEFAULT_KEEP
+    private: bool = False
     reason: str | None = None
     died: int | None = None
     worker: str | None = None
@@ -65,6 +67,10 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"dib
 
 def _is_time(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _LAST_SECOND * 1000
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _LAST_SECOND
 
 
 def _is_text(value: Any) -> bool:
@@ -84,6 +90,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "dibs-expires": _is_time,
     "dibs-unknown-since": _is_time,
     "dibs-error": _is_text,
+    "dibs-keep": _is_duration,
+    "dibs-private": lambda value: type(value) is bool,
     "dibs-reason": _is_text,
     "dibs-died": _is_time,
     "dibs-worker": _is_text,
@@ -114,13 +122,14 @@ class Received(msgspec.Struct, frozen=True):
         )
 
 
-def encode(message: Message, put: str, burial: Burial | None = None) -> bytes:
+def encode(message: Message, put: str, burial: Burial | None = None, *, reply_to: str | None = None) -> bytes:
     """Return the properties of a message in wire form.
 
     Args:
         message: its body is not looked at.
         put: a nonce for this handover.
         burial: given where the message is set aside.
+        reply_to: the queue where this process waits for outcomes, unless the message names one.
     """
     kept, original = _split(message)
     properties = {
@@ -131,6 +140,7 @@ def encode(message: Message, put: str, burial: Burial | None = None) -> bytes:
         "timestamp": None if message.enqueued is None else max(0, message.enqueued // 1000),
         "type": message.task,
         "app_id": None if message.task is None else "dibs",
+        "reply_to": reply_to,
     }
     properties |= {name: str(message.properties[name]) for name in _CARRIED if name in message.properties}
     own = _own_headers(message, put, burial)
@@ -176,6 +186,8 @@ def decode(
         expires=marks.expires,
         unknown_since=marks.unknown_since,
         error=None if marks.error is None else clip_error(marks.error),
+        keep=float(marks.keep),
+        is_private=marks.private,
     )
     returns: int | None = None if redelivered else 0
     if type(count := table.get("x-delivery-count")) is int:
@@ -229,6 +241,10 @@ def _own_headers(message: Message, put: str, burial: Burial | None) -> dict[str,
         headers["dibs-crashes"] = message.crashes
     if message.is_suspect:
         headers["dibs-suspect"] = True
+    if message.keep != DEFAULT_KEEP:
+        headers["dibs-keep"] = int(message.keep) if message.keep == int(message.keep) else message.keep
+    if message.is_private:
+        headers["dibs-private"] = True
     optional = {
         "dibs-due": message.due,
         "dibs-expires": message.expires,

@@ -11,10 +11,12 @@ Whoever reads them must come to the same in whatever order (see `index.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 import msgspec
 
-from dibs.outcome import Reason
+from dibs.message import Message, now_ms
+from dibs.outcome import Cancelled, Dead, Done, Reason, RetryIn
 
 #: Longest body of a job that is written to the ledger along with it, in bytes.
 BODY_BYTES = 16 * 1024
@@ -69,6 +71,8 @@ class Ended(msgspec.Struct, frozen=True, tag=1, array_like=True):
     #: When it comes again, after "retry".
     due: int | None = None
     log: list[str] = []
+    #: Which run comes again, after "retry"; None: the one behind this one.
+    again: int | None = None
 
 
 class Noted(msgspec.Struct, frozen=True, tag=2, array_like=True):
@@ -151,3 +155,75 @@ def decode(body: bytes) -> list[Entry]:
         except msgspec.DecodeError:
             continue
     return found
+
+
+def enqueued(message: Message) -> Enqueued:
+    """Return the entry for a message that is handed over now."""
+    body, note = None if message.is_private else message.body, None
+    if body is not None and len(body) > BODY_BYTES:
+        note = f"The body has {len(body)} bytes; the ledger keeps those of up to {BODY_BYTES}."
+        body = None
+    return Enqueued(
+        message.id,
+        message.queue,
+        message.task,
+        now_ms() if message.enqueued is None else message.enqueued,
+        message.due,
+        message.expires,
+        message.priority,
+        round(message.keep * 1000),
+        message.is_private,
+        body,
+        message.content_type,
+        note,
+    )
+
+
+def ended(message: Message, outcome: Done | RetryIn | Dead | Cancelled, worker: str, at: int) -> Ended:
+    """Return the entry for what came of a message.
+
+    Args:
+        message: as it was delivered.
+        outcome: what came of it.
+        worker: `host:pid`.
+        at: now.
+    """
+    run, crashes, due, next_attempt = outcome.run, message.crashes, None, None
+    result = note = reason = error = None
+    match outcome:
+        case Done():
+            word, result, note = "done", outcome.result, outcome.note
+        case Cancelled():
+            word = "cancelled"
+        case RetryIn(delay=delay, message=again):
+            word, error, crashes = "retry", again.error, again.crashes
+            due, next_attempt = at + round(delay * 1000) if delay > 0 else None, again.attempt
+        case Dead():
+            word, reason, error = "dead", outcome.reason, outcome.error
+            crashes = crashes if outcome.crashes is None else outcome.crashes
+        case _:
+            assert_never(outcome)
+    if message.is_private:
+        result = error = None
+    return Ended(
+        message.id,
+        message.queue,
+        message.task,
+        message.enqueued,
+        word,
+        at,
+        worker,
+        message.attempt,
+        crashes,
+        round(message.keep * 1000),
+        message.is_private,
+        None if run is None else run.started,
+        None if run is None else run.ended,
+        result,
+        note,
+        reason,
+        error,
+        due,
+        [] if run is None or message.is_private else run.log,
+        next_attempt,
+    )
