@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+import msgspec
 
 from dibs import codec
 from dibs.backoff import Backoff
 from dibs.broker import Broker, Queue
-from dibs.brokers import connect
+from dibs.connection import Connection
 from dibs.errors import BadOption, BadTask, UnknownTask
 from dibs.job import Job, Prepared
 from dibs.lifespan import Lifespan, check_hook
 from dibs.listener import Listener
-from dibs.message import DEFAULT_PRIORITY, Message
-from dibs.names import check_queue_name, check_task_name
+from dibs.message import DEFAULT_KEEP, DEFAULT_PRIORITY, Message
+from dibs.names import check_id, check_queue_name, check_task_name
 from dibs.queues import Queues, QueueType
 from dibs.task import AnyTask, ErrorKinds, Options, Policy, Task, TaskDecorator, check_function, task_name
 
@@ -65,25 +65,20 @@ class Dibs:
     ) -> None:
         if namespace:
             check_queue_name(namespace)
-        if not 0 < handover_timeout < math.inf:
-            raise BadOption(f"handover_timeout={handover_timeout}: must be above 0 seconds.")
         if not 0 <= unknown_task_limit < math.inf:
             raise BadOption(f"unknown_task_limit={unknown_task_limit}: must be 0 seconds or more.")
         self.namespace = namespace
         self.unknown_task_limit = unknown_task_limit
-        self._given_url = url
-        self._may_create = url is not None
-        self._handover_timeout = handover_timeout
         self.may_declare = declare
         self._lock = threading.RLock()
-        self._broker: Broker | None = None
+        self._connection = Connection(
+            url, namespace=namespace, handover_timeout=handover_timeout, may_declare=declare
+        )
         self._tasks: dict[str, AnyTask] = {}
         self._listeners: dict[str, Listener] = {}
         self._queues = Queues()
         self._starts: list[Callable[[], Any]] = []
         self._stops: list[Callable[[], Any]] = []
-        if url is not None:
-            self._broker = self._connect(url)  # connects to nothing, but tells a wrong URL here
 
     # Registering
 
@@ -104,6 +99,8 @@ class Dibs:
         timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         expires: float | dt.timedelta | None = None,
+        keep: float | dt.timedelta = DEFAULT_KEEP,
+        private: bool = False,
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -118,6 +115,8 @@ class Dibs:
         timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         expires: float | dt.timedelta | None = None,
+        keep: float | dt.timedelta = DEFAULT_KEEP,
+        private: bool = False,
     ) -> Any:
         """Register a function, plain or `async`, as a task. With or without parentheses.
 
@@ -135,12 +134,15 @@ class Dibs:
                 longer fails with `JobTimeout`; `app.drain()` sets no limits.
             priority: 0 (last) to 9 (first).
             expires: seconds or timedelta after which a job may not start any more.
+            keep: seconds or timedelta for which the ledger keeps a job, with its result, once it is done or
+                cancelled; 0: not at all.
+            private: keep its arguments, results and errors out of the ledger. The dead have them all the same.
 
         Raises:
             BadTask: a method, a generator, a nested function without `name`, or a name that is taken.
             BadName, BadOption: a value is out of bounds.
         """
-        options = Options(queue=queue, priority=priority, expires=expires)
+        options = Options(queue=queue, priority=priority, expires=expires, keep=keep, is_private=private)
         policy = Policy(retries=retries, backoff=backoff, retry_on=retry_on, bury_on=bury_on, timeout=timeout)
 
         def register(function: Callable[..., Any]) -> AnyTask:
@@ -149,25 +151,37 @@ class Dibs:
         return register if function is None else register(function)
 
     def consumer(
-        self, queue: str, *, retries: int = 8, backoff: Backoff = Backoff()
+        self,
+        queue: str,
+        *,
+        retries: int = 8,
+        backoff: Backoff = Backoff(),
+        keep: float | dt.timedelta = DEFAULT_KEEP,
+        private: bool = False,
     ) -> Callable[[Callable[[Message], R]], Callable[[Message], R]]:
         """Register a function, plain or `async`, for the plain messages of `queue`, whoever sent them.
 
         On RabbitMQ the queue is declared as strangers would declare it (durable, no other arguments), unless
         `app.queue` says otherwise.
 
+        Args:
+            queue: whose messages.
+            retries, backoff: as for a task.
+            keep, private: as for a task; they hold for what this app sends. Of other programs' messages the ledger
+                keeps what it keeps of any job.
+
         Raises:
             BadTask: a method or a generator, or the queue has a consumer already.
-            BadName: the queue's name is out of bounds.
+            BadName, BadOption: a value is out of bounds.
         """
-        check_queue_name(queue)
+        options = Options(queue=queue, keep=keep, is_private=private)
         policy = Policy(retries=retries, backoff=backoff)
 
         def register(function: Callable[[Message], R]) -> Callable[[Message], R]:
             check_function(function)
             if queue in self._listeners:
                 raise BadTask(f"Queue {queue!r} has a consumer already: {self._listeners[queue].function!r}.")
-            self._listeners[queue] = Listener(function, policy)
+            self._listeners[queue] = Listener(function, policy, options)
             self._queues.add_plain(queue)
             return function
 
@@ -227,6 +241,9 @@ class Dibs:
             BrokerError: it was not stored, or (`HandoverUncertain`) nobody knows.
         """
         options = Options(queue=queue, priority=priority, delay=delay, at=at, expires=expires, id=id)
+        if listener := self._listeners.get(queue):
+            kept = listener.options
+            options = msgspec.structs.replace(options, keep=kept.keep, is_private=kept.is_private)
         data, content_type = codec.encode_plain(body)
         codec.check_headers(headers or {})
         message = options.make_message(data, content_type=content_type, headers=headers)
@@ -242,10 +259,7 @@ class Dibs:
         Raises:
             BrokerError: none was stored, or (`HandoverUncertain`) some may be.
         """
-        messages = [call.message for call in prepared]
-        if messages:
-            self._send(messages)
-        return [Job(message) for message in messages]
+        return self._hand_over([call.message for call in prepared])
 
     def enqueue_in(self, connection: sqlite3.Connection, prepared: Iterable[Prepared[R]]) -> list[Job[R]]:
         """Store jobs inside the caller's own SQLite transaction: they exist if, and when, it commits.
@@ -259,21 +273,34 @@ class Dibs:
         Raises:
             BadOption: this app's broker is not SQLite, or the connection is to another file.
         """
-        broker = self._connected()  # which declares nothing: that would wait for the caller's own write lock
+        broker = self._connection.broker  # which declares nothing: that would wait for the caller's own write lock
         send_in = getattr(broker, "send_in", None)
         if send_in is None:
             raise BadOption(f"enqueue_in needs an SQLite broker; this app's is {broker.location}.")
         messages = [call.message for call in prepared]
         self._queues.check(messages)
         send_in(connection, messages)
-        return [Job(message) for message in messages]
+        # Not ours: until the caller commits, nobody knows them.
+        return [Job.of(message, self, is_ours=False) for message in messages]
+
+    # Asking
+
+    def job(self, id: str) -> Job[Any]:  # noqa: A002
+        """Return any job, by its id: of this program or another one. Asks nobody until it is asked something.
+
+        Its result is decoded to its task's annotation where this app has the task, and is plain JSON else.
+
+        Raises:
+            BadName: the id is empty, over 200 bytes or has control characters.
+        """
+        return Job(check_id(id), self)
 
     # What a worker asks
 
     @property
     def broker(self) -> Broker:
         """The broker, made at first use, with the queues of this app declared."""
-        broker = self._connected()
+        broker = self._connection.broker
         if not self._queues.is_declared:
             with self._lock:
                 self._queues.declare(broker)
@@ -282,7 +309,7 @@ class Dibs:
     @property
     def url(self) -> str:
         """The broker's URL, with its password: for connecting, not for showing (`broker.location` is)."""
-        return self._given_url or os.environ.get("DIBS_URL") or f"sqlite:///{Path.cwd() / 'dibs.db'}"
+        return self._connection.url
 
     @property
     def tasks(self) -> Mapping[str, AnyTask]:
@@ -320,15 +347,16 @@ class Dibs:
             known = ", ".join(sorted(self._tasks)) or "none"
             raise UnknownTask(f"This app has no task {name!r}; it has: {known}.") from None
 
+    def read_result(self, task: str | None, result: bytes) -> Any:
+        """Return what a task returned, from its JSON. See `dibs.job.Source`."""
+        known = self._tasks.get(task or "")
+        return codec.decode(result) if known is None else known.signature.decode_result(result)
+
     def use(self, url: str | None = None, *, may_create: bool = False, patience: float = math.inf) -> None:
         """Point this app at another broker, or allow it to create the default file. For workers and commands."""
         with self._lock:
-            self.close()
-            self._broker = None
+            self._connection.use(url, may_create=may_create, patience=patience)
             self._queues.forget()
-            self._given_url = url or self._given_url
-            self._handover_timeout = min(self._handover_timeout, patience)
-            self._may_create = self._may_create or may_create or url is not None
 
     def drain(self) -> list[Outcome]:
         """Run here and now what is ready in this app's queues, and return the outcomes in order: for tests.
@@ -347,35 +375,23 @@ class Dibs:
 
     def close(self) -> None:
         """Let go of the broker's connections; the next use opens them again. Safe to call twice."""
-        if self._broker is not None:
-            self._broker.close()
+        self._connection.close()
+
+    def _hand_over(self, messages: Sequence[Message]) -> list[Job[Any]]:
+        self._send(messages)
+        return [Job.of(message, self, is_ours=True) for message in messages]
 
     def _send(self, messages: Sequence[Message]) -> None:
-        self._queues.check(messages)
-        self.broker.send(messages)
-
-    def _connected(self) -> Broker:
-        if self._broker is None:
-            with self._lock:
-                if self._broker is None:
-                    self._broker = self._connect(self.url)
-        return self._broker
-
-    def _connect(self, url: str) -> Broker:
-        return connect(
-            url,
-            namespace=self.namespace,
-            handover_timeout=self._handover_timeout,
-            may_declare=self.may_declare,
-            may_create=self._may_create or bool(os.environ.get("DIBS_URL")),
-        )
+        if messages:
+            self._queues.check(messages)
+            self.broker.send(messages)
 
     def _register(self, function: Callable[..., Any], name: str | None, options: Options, policy: Policy) -> AnyTask:
         check_function(function)
         chosen = check_task_name(task_name(function) if name is None else name)
         if chosen in self._tasks:
             raise BadTask(f"There is a task named {chosen!r} already: {self._tasks[chosen].function!r}. Give name=.")
-        task: AnyTask = Task(function, name=chosen, options=options, policy=policy, send=self._send)
+        task: AnyTask = Task(function, name=chosen, options=options, policy=policy, hand_over=self._hand_over)
         self._tasks[chosen] = task
         self._queues.add_tasks(options.queue)
         return task

@@ -91,6 +91,19 @@ class Signature:
             raise BadArguments(f"{self._name}{self._signature} can't be called so: {error}.") from None
         return args, kwargs
 
+    def decode_result(self, result: bytes) -> Any:
+        """Return what the function returned, from its JSON, as its annotation says; without one as it comes.
+
+        Raises:
+            BadArguments: it does not fit the annotation.
+            BadTask: the annotation can't be resolved or has no JSON form.
+        """
+        decoder = self._result_decoder
+        try:
+            return decoder.decode(result)
+        except Exception as error:  # a type's own validation runs here, and may raise anything
+            raise BadArguments(f"The result of task {self._name}: {_one_line(error)}.") from error
+
     def _decode_values(self, body: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Decode each value by its parameter's annotation; whether they make a call together is not looked at."""
         decoders = self._decoders
@@ -117,21 +130,32 @@ class Signature:
     @functools.cached_property
     def _decoders(self) -> dict[str, msgspec.json.Decoder[Any]]:
         """A decoder per parameter; made at the first call, when names used in annotations exist."""
+        hints = self._hints
+        return {
+            name: self._decoder(f"Parameter {name!r}", hints.get(name, Any)) for name in self._signature.parameters
+        }
+
+    @functools.cached_property
+    def _result_decoder(self) -> msgspec.json.Decoder[Any]:
+        """The decoder of what is returned: apart, as a worker has no need of it."""
+        return self._decoder("The result", self._hints.get("return", Any))
+
+    @functools.cached_property
+    def _hints(self) -> dict[str, Any]:
         try:
-            hints = typing.get_type_hints(_annotated(self._function), include_extras=True)
+            return typing.get_type_hints(_annotated(self._function), include_extras=True)
         except Exception as error:  # an annotation is an expression, and may raise anything
             raise BadTask(
                 f"The annotations of task {self._name} can't be resolved: {error}. Import what they name at run "
                 "time, not under TYPE_CHECKING."
             ) from error
-        return {name: self._decoder(name, hints.get(name, Any)) for name in self._signature.parameters}
 
-    def _decoder(self, name: str, hint: Any) -> msgspec.json.Decoder[Any]:
+    def _decoder(self, what: str, hint: Any) -> msgspec.json.Decoder[Any]:
         try:
             return msgspec.json.Decoder(hint, dec_hook=_from_json)
         except Exception as error:  # msgspec looks into the type, and so may run code of the type's own
             raise BadTask(
-                f"Parameter {name!r} of task {self._name} is annotated {hint!r}, which has no JSON form: {error}"
+                f"{what} of task {self._name} is annotated {hint!r}, which has no JSON form: {error}"
             ) from error
 
     def _names(self, count: int) -> Sequence[str]:
@@ -185,6 +209,11 @@ def encode(value: Any) -> bytes:
     if has_nan:
         raise BadArguments("The value contains NaN or infinity, which have no JSON form.")
     return data
+
+
+def decode(data: bytes) -> Any:
+    """Return the value that this JSON is."""
+    return _ANY.decode(data)
 
 
 def encode_plain(body: Any) -> tuple[bytes, str]:
@@ -261,4 +290,5 @@ def _has_nan(value: Any) -> bool:
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_to_json)
+_ANY = msgspec.json.Decoder()
 _BODY_DECODER = msgspec.json.Decoder(_Body)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import msgspec
+
 from dibs.broker import Broker, Consumer
 from dibs.lifespan import Lifespan
 from dibs.message import Delivery
-from dibs.outcome import Outcome, Released
+from dibs.outcome import Cancelled, Outcome, Released
 from dibs.run import Call, Runner, Unwatched
 
 #: How long an empty queue must stay silent to count as empty, in seconds: RabbitMQ pushes what it has.
@@ -19,7 +21,10 @@ _SILENCE = 0.1
 
 
 def drain(broker: Broker, queues: Sequence[str], runner: Runner, lifespan: Lifespan) -> list[Outcome]:
-    """Run what is ready in these queues and return the outcomes. See `Dibs.drain`."""
+    """Run what is ready in these queues and return the outcomes. See `Dibs.drain`.
+
+    They are recorded with their runs and returned without: two that came to the same are to be equal.
+    """
     stop = Event()
     if not _has_running_loop():
         return _drain(broker, queues, runner, lifespan, stop)
@@ -47,7 +52,7 @@ def _drain(broker: Broker, queues: Sequence[str], runner: Runner, lifespan: Life
             outcomes = []
             try:
                 while not stop.is_set() and (delivery := _next(broker, consumer)):
-                    outcomes.append(_run(runner, loop, consumer, delivery))
+                    outcomes.append(_without_run(_run(runner, loop, consumer, delivery)))
             finally:
                 loop.run(lifespan.stop())
             return outcomes
@@ -70,8 +75,9 @@ def _next(broker: Broker, consumer: Consumer) -> Delivery | None:
 def _run(runner: Runner, loop: asyncio.Runner, consumer: Consumer, delivery: Delivery) -> Outcome:
     outcome: Outcome = Released()
     try:
-        begun = runner.begin(delivery.message)
-        if not isinstance(begun, Call):
+        if any(asked.receipt == delivery.receipt for asked in consumer.cancelled()):
+            outcome = Cancelled()
+        elif not isinstance(begun := runner.begin(delivery.message), Call):
             outcome = begun
         elif begun.is_async:
             outcome = loop.run(begun.arun(Unwatched()))
@@ -80,3 +86,7 @@ def _run(runner: Runner, loop: asyncio.Runner, consumer: Consumer, delivery: Del
     finally:
         consumer.settle([(delivery, outcome)])
     return outcome
+
+
+def _without_run(outcome: Outcome) -> Outcome:
+    return outcome if isinstance(outcome, Released) else msgspec.structs.replace(outcome, run=None)

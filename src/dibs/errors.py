@@ -34,9 +34,10 @@ The control signals `Retry`, `Bury` and `JobTimeout` are not among them; they st
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
+
+from dibs.raised import raised_in
 
 if TYPE_CHECKING:
     from dibs.message import Delivery
@@ -95,14 +96,17 @@ class JobFailed(ResultError):
     """The job is dead: its task failed for the last time, killed its executor, expired, was buried …"""
 
     def __init__(self, text: str, *, id: str, reason: str, error: str) -> None:  # noqa: A002
-        super().__init__(text, id=id)
+        name, message = raised_in(error)
+        said = ": ".join(part for part in (name, message.strip()) if part)
+        super().__init__(f"{text}: {said}" if said else f"{text}.", id=id)
+        #: The exception's type, without its module; "" where none was raised.
+        self.type_name = name
+        #: What the exception said; where none was raised, what was written down instead. "" for a private task.
+        self.message = message
         #: Why it was set aside: one of `Reason`.
         self.reason = reason
         #: What was kept of the error: its traceback, where a task raised it.
         self.traceback = error
-        #: The exception's type and message, as the last line of the traceback has them; "" and the text where none
-        #: was raised.
-        self.type_name, self.message = _split_error(error)
 
 
 class ResultCancelled(ResultError):
@@ -193,19 +197,3 @@ class ReceiptLost(BrokerError):
         super().__init__(f"No longer held by this consumer: {ids}. Their outcome was refused, nothing was changed.")
         #: The deliveries whose outcome was refused.
         self.deliveries = tuple(deliveries)
-
-
-def _split_error(error: str) -> tuple[str, str]:
-    """Return the type's name and the message that the last line of a traceback has.
-
-    Looks for the last line that is not indented and begins like a type's name; an exception's message may have
-    several lines of its own.
-    """
-    if (
-        not error.startswith("Traceback (most recent call last):")
-        and "\nTraceback (most recent call last):" not in error
-    ):
-        return "", error
-    found = re.findall(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", error, re.MULTILINE)
-    name, message = found[-1] if found else ("", error)
-    return name.rpartition(".")[2], message

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dibs.message import Message
-from dibs.task import Policy, is_async
+from dibs.task import Options, Policy, is_async
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -16,6 +16,7 @@ class Listener(msgspec.Struct, frozen=True):
 
     function: Callable[[Message], Any]
     policy: Policy
+    options: Options
 
     @property
     def is_async(self) -> bool:

@@ -8,45 +8,68 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from dibs import codec
-from dibs.current import RUNNING, CurrentJob
+from dibs.current import RUNNING, CurrentJob, Watch
 from dibs.errors import BadArguments
 from dibs.listener import Listener
 from dibs.message import Message, now_ms
-from dibs.outcome import Bury, Dead, Done, JobTimeout, Outcome, Retry, RetryIn, clip_error
+from dibs.outcome import (
+    RESULT_BYTES,
+    Bury,
+    Cancelled,
+    Dead,
+    Done,
+    JobTimeout,
+    Outcome,
+    Retry,
+    RetryIn,
+    Run,
+    clip_error,
+)
 from dibs.task import AnyTask, ErrorKinds, Policy
+from dibs.text import visible
 
 #: A job of an unknown task waits at least and at most so long between tries, in seconds.
 _UNKNOWN_WAITS = (1.0, 60.0)
-
-
-class Watch(Protocol):
-    """What surrounds a run: who looks after its time limit, and knows whether its job is still this worker's."""
-
-    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call a plain function. Only inside may it be interrupted, by `JobTimeout`."""
-        ...
-
-    def is_lost(self) -> bool:
-        """Whether the broker has taken the job back, so that another worker may run it by now."""
-        ...
+#: How much is shown of a result that is too large to be kept, in characters.
+_SHOWN = 200
+#: Said of a private job's result without a JSON form: why it has none may tell what it is.
+_OF_PRIVATE = "The result is not kept: it has no JSON form."
 
 
 class Unwatched:
-    """A run that nothing interrupts and nobody takes away: `app.drain()`."""
+    """A run that nothing interrupts, nobody takes away and nobody listens to: `app.drain()`."""
+
+    keeps_log = False
+    is_cancelled = False
 
     def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the function."""
         __tracebackhide__ = True
         return function(*args, **kwargs)
 
+    def why_cancelled(self, error: BaseException) -> BaseException | None:
+        """Return None: whoever runs the coroutine has cancelled it, or what it waited for was."""
+        del error
+        return None
+
     def is_lost(self) -> bool:
         """Return False."""
         return False
+
+    def progress(self, done: float, total: float | None, note: str) -> None:
+        """Hear nothing."""
+
+    def log(self, lines: Sequence[str]) -> None:
+        """Keep nothing."""
+
+    def lines(self) -> list[str]:
+        """Return nothing."""
+        return []
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,36 +91,58 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                 executor has no terminal, so there it can only be the task's own doing.
         """
         __tracebackhide__ = True
-        token = RUNNING.set(CurrentJob(self.message, watch.is_lost))
+        token = RUNNING.set(CurrentJob(self.message, watch))
+        started = now_ms()
         try:
             result = watch.call(self.function, self.args, self.kwargs)
         except passing:
             raise
         except BaseException as error:  # noqa: BLE001 -- whatever a task raises is an outcome
-            return self.judge(error)
+            return self._raised(watch, error, started)
         finally:
             RUNNING.reset(token)
-        return self._never_ran(result) if inspect.isawaitable(result) else _done(result)
+        run = _over(watch, started)
+        return self._never_ran(result, run) if inspect.isawaitable(result) else self._done(result, run)
 
     async def arun(self, watch: Watch) -> Outcome:
-        """Run a coroutine function and judge how it ended; whoever cancels the run sees it cancelled."""
+        """Run a coroutine function and judge how it ended; a cancellation that is not `watch`'s passes on."""
         import asyncio  # noqa: PLC0415 -- who runs this has it imported
 
         __tracebackhide__ = True
-        token = RUNNING.set(CurrentJob(self.message, watch.is_lost))
+        token = RUNNING.set(CurrentJob(self.message, watch))
+        started = now_ms()
         try:
-            return _done(await self.function(*self.args, **self.kwargs))
+            result = await self.function(*self.args, **self.kwargs)
         except asyncio.CancelledError as error:
-            running = asyncio.current_task()
-            if running is not None and running.cancelling():
+            cause, running = watch.why_cancelled(error), asyncio.current_task()
+            if cause is None and running is not None and running.cancelling():
                 raise
-            return self.judge(error)  # something that it waited for was cancelled: a failure like others
+            return self._raised(watch, cause or error, started)
         except BaseException as error:  # noqa: BLE001
-            return self.judge(error)
+            return self._raised(watch, error, started)
         finally:
             RUNNING.reset(token)
+        return self._done(result, _over(watch, started))
 
-    def _never_ran(self, result: Any) -> Outcome:
+    def _done(self, result: Any, run: Run) -> Outcome:
+        """Return the outcome of a run that returned. A result that can't be kept is no reason to do it again."""
+        try:
+            data = codec.encode(result)
+        except BadArguments as error:
+            return Done(None, _OF_PRIVATE if self.message.is_private else f"The result is not kept. {error}", run)
+        if len(data) <= RESULT_BYTES:
+            return Done(data, None, run)
+        note = f"The result is not kept: {len(data)} bytes of JSON, where {RESULT_BYTES} are the most."
+        if not self.message.is_private:
+            note += f" It begins: {visible(data[: _SHOWN * 4].decode('utf-8', 'replace')[:_SHOWN])}"
+        return Done(None, note, run)
+
+    def _raised(self, watch: Watch, error: BaseException, started: int) -> Outcome:
+        """Return the outcome of a run that raised. What it raises because it is cancelled is no failure."""
+        run = _over(watch, started)
+        return Cancelled(run) if watch.is_cancelled else self.judge(error, run)
+
+    def _never_ran(self, result: Any, run: Run) -> Outcome:
         """Return the outcome of a plain function that returned something to await: its work is still to be done."""
         if inspect.iscoroutine(result):
             result.close()
@@ -106,22 +151,23 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             "failed",
             f"{name} is no coroutine function, but returned something to await, so nothing of it ran. If a decorator "
             "hides the coroutine function, make the decorator's own function `async def`.",
+            run=run,
         )
 
-    def judge(self, error: BaseException) -> Outcome:
+    def judge(self, error: BaseException, run: Run | None = None) -> Outcome:
         """Return what is to follow a run that raised."""
         policy, message = self.policy, self.message
         parts = list(_parts(error))
         text = _describe(error)
         if any(isinstance(part, (Bury, policy.bury_on)) for part in parts):
-            return Dead("buried", text)
+            return Dead("buried", text, run=run)
         asked_for = next((part for part in parts if isinstance(part, Retry)), None)
         is_wanted = asked_for is not None or policy.retry_on is None or _is_all(error, policy.retry_on)
         if not is_wanted or message.attempt > policy.retries:
-            return Dead("failed", text)
+            return Dead("failed", text, run=run)
         asked = None if asked_for is None else asked_for.delay
         delay = policy.backoff.delay_after(message.attempt) if asked is None else asked
-        return RetryIn(delay, message.after_failure(text))
+        return RetryIn(delay, message.after_failure(text), run)
 
     def judge_overtime(self) -> Outcome:
         """Return what is to follow a run that took longer than its time limit."""
@@ -201,11 +247,9 @@ class Runner:
         return RetryIn(delay, msgspec.structs.replace(message, unknown_since=since, error=clip_error(text), due=None))
 
 
-def _done(result: Any) -> Outcome:
-    try:
-        return Done(codec.encode(result))
-    except BadArguments:
-        return Done(None)  # the work is done, and a result without a JSON form is no reason to do it again
+def _over(watch: Watch, started: int) -> Run:
+    """Return the record of a run that is over just now."""
+    return Run(started, now_ms(), watch.lines())
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:

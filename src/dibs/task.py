@@ -1,6 +1,6 @@
 """A task: a registered function, how it is called, and how its calls become messages.
 
-A Task is handed a way to send; it knows neither the app nor the broker.
+A Task is handed a way to hand over; it knows neither the app nor the broker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dibs.backoff import Backoff
 from dibs.codec import Signature
 from dibs.errors import BadOption, BadTask
 from dibs.job import Job, Prepared
-from dibs.message import DEFAULT_PRIORITY, LONGEST_DELAY, Message, new_id, now_ms
+from dibs.message import DEFAULT_KEEP, DEFAULT_PRIORITY, LONGEST_DELAY, Message, new_id, now_ms
 from dibs.names import check_id, check_queue_name
 from dibs.outcome import JobTimeout
 
@@ -73,6 +73,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     at: dt.datetime | None = None
     expires: float | dt.timedelta | dt.datetime | None = None
     id: str | None = None
+    keep: float | dt.timedelta = DEFAULT_KEEP
+    is_private: bool = False
 
     def __post_init__(self) -> None:
         check_queue_name(self.queue)
@@ -86,6 +88,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             check_id(self.id)
         self.due(0)
         self.deadline(0)
+        _seconds("keep", self.keep)
 
     def due(self, now: int) -> int | None:
         """Return the time before which it must not start, in ms since 1970; None: at once."""
@@ -114,6 +117,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             enqueued=now,
             due=self.due(now),
             expires=self.deadline(now),
+            keep=_seconds("keep", self.keep),
+            is_private=self.is_private,
         )
 
 
@@ -125,13 +130,15 @@ def _moment(name: str, value: float | dt.timedelta | dt.datetime | None, now: in
             if value.tzinfo is None:
                 raise BadOption(f"{name}={value!r} has no time zone. Use an aware datetime, e.g. datetime.now(UTC).")
             return int(value.timestamp() * 1000)
-        case dt.timedelta():
-            seconds = value.total_seconds()
         case _:
-            seconds = value
+            return now + round(_seconds(name, value) * 1000)
+
+
+def _seconds(name: str, value: float | dt.timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
     if not (_is_number(seconds) and 0 <= seconds <= LONGEST_DELAY):
         raise BadOption(f"{name}={value!r}: must be from 0 seconds to 400 days.")
-    return now + round(seconds * 1000)
+    return float(seconds)
 
 
 def _is_number(value: Any) -> bool:
@@ -148,7 +155,7 @@ class Task(Generic[P, C, R]):
         name: str,
         options: Options,
         policy: Policy,
-        send: Callable[[Sequence[Message]], None],
+        hand_over: Callable[[Sequence[Message]], list[Job[Any]]],
     ) -> None:
         #: The name under which workers know it.
         self.name = name
@@ -158,7 +165,7 @@ class Task(Generic[P, C, R]):
         #: The arguments' form; the worker decodes by it.
         self.signature = Signature(function, name)
         self.is_async = is_async(function)
-        self._send = send
+        self._hand_over = hand_over
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -185,9 +192,7 @@ class Task(Generic[P, C, R]):
             BadArguments: the call doesn't fit the function, or a value has no JSON form.
             BrokerError: it was not stored, or (`HandoverUncertain`) nobody knows.
         """
-        message = self.prepare(*args, **kwargs).message
-        self._send((message,))
-        return Job(message)
+        return self._hand_over((self.prepare(*args, **kwargs).message,))[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Hand a call over without blocking the event loop. See `enqueue`."""
@@ -204,6 +209,7 @@ class Task(Generic[P, C, R]):
         at: dt.datetime | None = None,
         expires: float | dt.timedelta | dt.datetime | None = None,
         id: str | None = None,  # noqa: A002 -- the word of the API
+        keep: float | dt.timedelta | None = None,
     ) -> Task[P, C, R]:
         """Return a copy of this task that is handed over with other options.
 
@@ -214,11 +220,13 @@ class Task(Generic[P, C, R]):
             at: aware datetime before which it may not start.
             expires: seconds, timedelta or aware datetime after which it may not start any more.
             id: the caller's own job id.
+            keep: seconds or timedelta for which the ledger keeps it once it is done or cancelled; 0: not at all.
 
         Raises:
             BadName, BadOption: a value is out of bounds.
         """
         given = {"queue": queue, "priority": priority, "delay": delay, "at": at, "expires": expires, "id": id}
+        given["keep"] = keep
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         copied = copy.copy(self)
         copied.options = msgspec.structs.replace(self.options, **changed)

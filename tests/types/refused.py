@@ -33,3 +33,8 @@ app.send("q")  # refused
 app.consumer("q")(resize)  # refused
 app.enqueue_many([resize.enqueue("x")])  # refused
 result: int = resize.enqueue("x")  # refused
+number = resize.enqueue("x").result()  # refused
+resize.enqueue("x").result(timeout="1")  # refused
+app.task(keep="1d")  # refused
+resize.using(private=True)  # refused
+app.job(7)  # refused

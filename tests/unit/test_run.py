@@ -26,7 +26,7 @@ from dibs import (
     current_job,
 )
 from dibs.message import now_ms
-from dibs.outcome import ERROR_BYTES
+from dibs.outcome import ERROR_BYTES, RESULT_BYTES
 from dibs.run import Call, Runner, Unwatched
 
 
@@ -45,8 +45,14 @@ class Stage:
 
     def run_task(self, function: Callable[..., Any], *, attempt: int = 1, **options: Any) -> Outcome:
         """Register the function and run a job of it."""
-        self.app.task(name="work", **options)(function)
-        return self.run(Message(body=b"{}", queue="default", id="1", task="work", attempt=attempt))
+        return self.run_message(function, attempt=attempt, **options)
+
+    def run_message(self, function: Callable[..., Any], **fields: Any) -> Outcome:
+        """The same, with other fields of the message or options of the task."""
+        options = {name: fields.pop(name) for name in list(fields) if name not in Message.__struct_fields__}
+        name = f"work-{len(self.app.tasks)}"
+        self.app.task(name=name, **options)(function)
+        return self.run(Message(**{"body": b"{}", "queue": "default", "id": "1", "task": name, **fields}))
 
 
 @pytest.fixture
@@ -72,8 +78,14 @@ def raising_later(error: BaseException) -> Callable[[], Any]:
 BOTH = pytest.mark.parametrize("make", [raising, raising_later])
 
 
+def ended(outcome: Outcome) -> tuple[bytes | None, str | None]:
+    """Return result and note of a job that is done."""
+    assert isinstance(outcome, Done)
+    return outcome.result, outcome.note
+
+
 def test_what_a_task_returns_is_its_result_as_json(stage: Stage) -> None:
-    assert stage.run_task(lambda: {"a": (1, None)}) == Done(b'{"a":[1,null]}')
+    assert ended(stage.run_task(lambda: {"a": (1, None)})) == (b'{"a":[1,null]}', None)
 
 
 def test_what_a_coroutine_returns_is_its_result(stage: Stage) -> None:
@@ -81,12 +93,63 @@ def test_what_a_coroutine_returns_is_its_result(stage: Stage) -> None:
         await asyncio.sleep(0)
         return 7
 
-    assert stage.run_task(work) == Done(b"7")
+    assert ended(stage.run_task(work)) == (b"7", None)
 
 
 @pytest.mark.parametrize("result", [object(), float("nan"), {(1, 2): 3}, print])
 def test_a_result_without_a_json_form_is_no_reason_to_do_the_work_again(stage: Stage, result: Any) -> None:
-    assert stage.run_task(lambda: result) == Done(None)
+    kept, note = ended(stage.run_task(lambda: result))
+
+    assert kept is None
+    assert "JSON" in (note or "")
+
+
+def test_a_result_that_is_too_large_is_not_kept_and_its_note_says_how_it_begins(stage: Stage) -> None:
+    largest = "x" * (RESULT_BYTES - 2)
+
+    assert ended(stage.run_task(lambda: largest)) == (f'"{largest}"'.encode(), None)
+    kept, note = ended(stage.run_message(lambda: f"\x1b{largest}", id="2"))
+
+    assert kept is None
+    assert note == (
+        f"The result is not kept: {RESULT_BYTES + 6} bytes of JSON, where {RESULT_BYTES} are the most. "
+        f'It begins: "\\u001b{"x" * 193}'
+    )
+
+
+@pytest.mark.parametrize("result", ["x" * RESULT_BYTES, {"secret": object()}])
+def test_nothing_of_a_private_result_is_told(stage: Stage, result: Any) -> None:
+    kept, note = ended(stage.run_message(lambda: result, is_private=True))
+
+    assert kept is None
+    assert note
+    assert "xx" not in note
+    assert "object" not in note
+
+
+@BOTH
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_run_that_ends_is_told_with_its_times(stage: Stage, make: Any, retries: int) -> None:
+    before = now_ms()
+
+    outcomes = [stage.run_task(lambda: 1), stage.run_message(make(ValueError()), id="2", retries=retries)]
+
+    for outcome in outcomes:
+        assert isinstance(outcome, Done | RetryIn | Dead)
+        assert outcome.run is not None
+        assert before <= outcome.run.started <= outcome.run.ended <= now_ms()
+
+
+def test_where_nothing_ran_no_run_is_told(stage: Stage) -> None:
+    outcomes = [
+        stage.run(Message(body=b"{}", queue="default", id="1", task="nosuch")),
+        stage.run_message(lambda: None, expires=1),
+        stage.run_message(lambda: None, id="2", body=b"no JSON"),
+        stage.run_message(lambda: None, id="3", body=b'{"args": [1]}'),
+    ]
+
+    assert [type(outcome) for outcome in outcomes] == [RetryIn, Dead, Dead, Dead]
+    assert all(outcome.run is None for outcome in outcomes if isinstance(outcome, RetryIn | Dead))
 
 
 def test_a_plain_function_that_returns_a_coroutine_has_not_done_its_work(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -10,17 +11,19 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from pathlib import Path
 
-from dibs.message import Delivery
-from dibs.outcome import Outcome
-from dibs.worker.frames import Began, Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
+from dibs.message import Delivery, now_ms
+from dibs.outcome import Outcome, Run
+from dibs.worker.frames import WAKING, Began, Cancel, Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
+from dibs.worker.memory import resident_bytes
 from dibs.worker.window import Window
 
 #: What the jobs of an executor may weigh before it gets no more ahead.
 _AHEAD_BYTES = 8 * 1024 * 1024
 #: Bytes asked of the socket at a time.
 _READ_BYTES = 256 * 1024
+#: Seconds between two signals to an executor that has to read what is to be ended.
+_WAKE_INTERVAL = 1.0
 
 
 class Child:
@@ -50,6 +53,13 @@ class Child:
         self._outbox = bytearray()
         #: What it has, by the number of the run, in the order in which it starts them.
         self.running: dict[int, Delivery] = {}
+        #: When it got each of them, in ms since 1970.
+        self.since: dict[int, int] = {}
+        #: Those of them that are to be ended, each with the time at which it must have ended.
+        self.cancelled: dict[int, float] = {}
+        self._wake_at = 0.0
+        #: When it was started, in ms since 1970.
+        self.started = now_ms()
         self._epoch = 0
         #: Jobs in the outbox: their permits follow when their frames are sent.
         self._unpermitted = 0
@@ -111,6 +121,7 @@ class Child:
         if not self.running:
             self.window.begin(time.monotonic())
         self.running[number] = delivery
+        self.since[number] = now_ms()
         self._body_bytes += len(delivery.message.body)
         self.post(Start(number, self._epoch, delivery.message))
         self._unpermitted += 1
@@ -118,13 +129,43 @@ class Child:
     def finish(self, number: int) -> Delivery:
         """Return the delivery of a run that ended; its end tells how much may be held ahead."""
         delivery = self.running.pop(number)
+        del self.since[number]
         self._body_bytes -= len(delivery.message.body)
         self.window.advance(time.monotonic())
         self.finished += 1
         if self.limited:
             self.limited.pop(number, None)
             self.overdue.discard(number)
+        if self.cancelled:
+            self.cancelled.pop(number, None)
         return delivery
+
+    def run_of(self, number: int) -> Run:
+        """Return the record of a run that ends here and now, as far as it is seen from outside."""
+        return Run(self.since[number], now_ms())
+
+    @property
+    def unstarted(self) -> set[int]:
+        """What it has beyond its slots: that is not begun, nor about to be."""
+        return set(list(self.running)[self._slots :])
+
+    def cancel(self, numbers: Collection[int], deadline: float) -> None:
+        """Have these runs ended, until then."""
+        self.cancelled |= dict.fromkeys(numbers, deadline)
+        self.post(Cancel(list(self.cancelled)))
+        self._wake_at = 0.0
+
+    @property
+    def wake_at(self) -> float:
+        """When it is to be woken next so that it reads what is to be ended; never while that waits to be sent."""
+        return math.inf if self._outbox else self._wake_at
+
+    def wake(self, now: float) -> None:
+        """Wake it if it is time to: it may run functions on all threads. One signal may come where it can't read."""
+        if now >= self.wake_at:
+            self._wake_at = now + _WAKE_INTERVAL
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, WAKING)
 
     def tell_lost(self, receipts: Collection[object]) -> None:
         """Tell it which of its jobs the broker has taken back, by their receipts."""
@@ -141,6 +182,9 @@ class Child:
         self.window.fall_back()
         numbers = list(self.running)[len(self.running) - count :]
         recalled = [self.running.pop(number) for number in numbers]
+        for number in numbers:
+            del self.since[number]
+            self.cancelled.pop(number, None)
         self._body_bytes -= sum(len(delivery.message.body) for delivery in recalled)
         return recalled
 
@@ -212,10 +256,7 @@ class Child:
     @property
     def memory_bytes(self) -> int:
         """How much memory it has in use now (RSS); 0 where the system does not tell."""
-        try:
-            return int(Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):
-            return 0
+        return resident_bytes(self.pid)
 
     def close(self) -> None:
         """Let go of the socket and the pipe."""

@@ -14,7 +14,7 @@ import random
 import msgspec
 
 from dibs.message import Delivery
-from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.outcome import Dead, Outcome, RetryIn, Run
 from dibs.worker.child import Death
 from dibs.worker.frames import Began
 
@@ -30,9 +30,9 @@ _APART = (0.2, 3.0)
 KEPT_FREE = 5.0
 
 
-def judge_death(delivery: Delivery, death: Death) -> Outcome:
+def judge_death(delivery: Delivery, death: Death, run: Run) -> Outcome:
     """Return what is to become of a job that killed its executor."""
-    return _crashed(delivery, f"The executor died while it ran this job: {death}.", 0.0)
+    return _crashed(delivery, f"The executor died while it ran this job: {death}.", 0.0, run)
 
 
 def judge_return(delivery: Delivery, limit: int) -> Outcome | None:
@@ -64,22 +64,22 @@ def put_off(delivery: Delivery) -> Outcome:
     return RetryIn(_apart(), msgspec.structs.replace(delivery.message, due=None))
 
 
-def judge_overtime(delivery: Delivery, began: Began) -> Outcome:
+def judge_overtime(delivery: Delivery, began: Began, run: Run) -> Outcome:
     """Return what is to become of a job whose executor was killed because it ignored its time limit."""
     error = (
         f"The job ran longer than its time limit of {began.timeout:g} s and did not end when it was asked to, so its "
         "executor was killed."
     )
     if began.delay is None:
-        return Dead(began.reason, error)
-    return RetryIn(began.delay, delivery.message.after_failure(error))
+        return Dead(began.reason, error, run=run)
+    return RetryIn(began.delay, delivery.message.after_failure(error), run)
 
 
-def _crashed(delivery: Delivery, what: str, delay: float) -> Outcome:
+def _crashed(delivery: Delivery, what: str, delay: float, run: Run | None = None) -> Outcome:
     again = delivery.message.after_crash(f"Crash {delivery.message.crashes + 1} of {CRASH_LIMIT}. {what}")
     if again.crashes >= CRASH_LIMIT:
-        return Dead("crashed", again.error or "", again.crashes)
-    return RetryIn(delay, again)
+        return Dead("crashed", again.error or "", again.crashes, run)
+    return RetryIn(delay, again, run)
 
 
 def _apart() -> float:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
+from dibs.worker.child import Child
 from dibs.worker.signals import Signals
+
+log = logging.getLogger("dibs.worker")
+
+#: Seconds that executors get for their stop hooks.
+STOP_PATIENCE = 5.0
 
 
 class Ending:
@@ -44,3 +51,23 @@ class Ending:
         if not self.is_begun:
             return False
         return is_idle or self._signals.stops > 1 or (self.left is not None and self.left <= 0)
+
+
+def end_executors(children: list[Child]) -> None:
+    """Let executors run their stop hooks and end; kill those that take too long."""
+    for child in children:
+        if child.is_ready:
+            child.stop()
+        else:
+            child.kill()  # it is still importing, and nobody waits for that
+    deadline = time.monotonic() + STOP_PATIENCE
+    while children:
+        children = [child for child in children if child.reap() is None]
+        if children and time.monotonic() > deadline:
+            log.warning("executors did not end in time and were killed pids=%s", [child.pid for child in children])
+            for child in children:
+                child.kill()
+                child.reap(is_waiting=True)
+            return
+        if children:
+            time.sleep(0.005)

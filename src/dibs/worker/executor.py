@@ -13,8 +13,10 @@ from dibs.outcome import Dead, Outcome, RetryIn, clip_error
 from dibs.run import Call, Runner
 from dibs.worker.alarms import Alarms
 from dibs.worker.frames import Began, Ready, Refused, Start
+from dibs.worker.joblog import listen
 from dibs.worker.line import Line
-from dibs.worker.watch import Interrupter, LimitedWatch, Watch
+from dibs.worker.notes import Teller
+from dibs.worker.watch import FunctionWatch, Interrupter
 
 
 class Executor:
@@ -24,6 +26,7 @@ class Executor:
         self.line = line
         self.slots = slots
         self.alarms = Alarms()
+        self.teller = Teller(line, self.alarms)
         self.lifespan = Lifespan(*app.hooks)
         self.runner = Runner(app.tasks, app.listeners, unknown_task_limit=app.unknown_task_limit)
         self._app = app
@@ -46,6 +49,7 @@ class Executor:
         except BaseException:  # noqa: BLE001 -- whatever a hook raises, the supervisor must hear of it
             self.line.send(Refused(clip_error(f"An on_start hook failed.\n{traceback.format_exc()}")))
             sys.exit(1)
+        listen()  # behind the hooks, which may be what configures logging
         self.line.send(
             Ready(
                 url=app.url,
@@ -69,10 +73,9 @@ class Executor:
     def call(self, number: int, call: Call, interrupter: Interrupter) -> Outcome:
         """Run a plain function, within its time limit if it has one."""
         timeout = call.policy.timeout
-        if timeout is None:
-            return call.run(Watch(self.line, number))
-        self.announce(number, call, timeout)
-        return call.run(LimitedWatch(self.line, number, timeout, interrupter))
+        if timeout is not None:
+            self.announce(number, call, timeout)
+        return call.run(FunctionWatch(self.line, self.teller, number, call.message, interrupter, timeout))
 
     def announce(self, number: int, call: Call, timeout: float) -> None:
         """Tell the supervisor that a limited run begins: this process may be unable to say so when it is over."""

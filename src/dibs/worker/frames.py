@@ -5,15 +5,20 @@ A frame is four bytes of length, big-endian, and a msgpack value. Many go in one
 
 from __future__ import annotations
 
+import signal
 import struct
 from collections.abc import Iterable
 
 import msgspec
 
 from dibs.broker import Queue
+from dibs.ledger.life import Note
 from dibs.message import Message
 from dibs.outcome import Outcome, Reason
 
+#: From the supervisor, behind a `Cancel`: there is something to read. Where nobody waits for it, it is ignored, so
+#: a stray one harms nothing.
+WAKING = signal.SIGURG
 _LENGTH = struct.Struct(">I")
 #: Bytes of the longest frame: the largest body that a broker takes, and some. Below what any four printable
 #: characters would mean, so a task that prints to the wrong descriptor is found out.
@@ -106,7 +111,20 @@ class Lost(msgspec.Struct, frozen=True, tag=10, array_like=True):
     numbers: list[int]
 
 
-Frame = Setup | Start | Keep | Stop | Ready | Refused | Finished | Began | Overdue | Worn | Lost
+class Cancel(msgspec.Struct, frozen=True, tag=11, array_like=True):
+    """To an executor: which of its runs are to be ended, as of now."""
+
+    numbers: list[int]
+
+
+class Said(msgspec.Struct, frozen=True, tag=12, array_like=True):
+    """From an executor: what a run says of itself."""
+
+    number: int
+    note: Note
+
+
+Frame = Setup | Start | Keep | Stop | Ready | Refused | Finished | Began | Overdue | Worn | Lost | Cancel | Said
 
 
 class Inbox:

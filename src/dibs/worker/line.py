@@ -13,8 +13,9 @@ import select
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 
-from dibs.worker.frames import Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
+from dibs.worker.frames import Cancel, Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
 
 #: Bytes asked of the socket at a time.
 _READ_BYTES = 256 * 1024
@@ -44,6 +45,10 @@ class Line:
         self._kept: list[int] = []
         #: Numbers of the runs whose jobs the broker has taken back.
         self.lost: frozenset[int] = frozenset()
+        #: Numbers of the runs that are to be ended.
+        self.cancelled: frozenset[int] = frozenset()
+        #: Called by whoever has read that there are such.
+        self.on_cancel: Callable[[], None] = _leave
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._poll.register(permits, select.POLLIN)
@@ -65,6 +70,8 @@ class Line:
     def wait(self) -> None:
         """Wait for news: a frame to `read`, or a permit to `take` a job with."""
         with self.reading:
+            if self.is_stopped or (self._permit and self._starts):
+                return  # somebody has read it since the caller looked
             for descriptor, _ in self._poll.poll():
                 if descriptor != self.permits:
                     self.read()
@@ -88,6 +95,9 @@ class Line:
                     self.is_stopped = True
                 case Lost(numbers=numbers):
                     self.lost = frozenset(numbers)
+                case Cancel(numbers=numbers):
+                    self.cancelled = frozenset(numbers)
+                    self.on_cancel()
                 case Keep():
                     continue
                 case _:
@@ -111,11 +121,11 @@ class Line:
                 return start
         return None  # its frame is still on its way
 
-    def send(self, frame: Frame) -> None:
-        """Send a frame."""
+    def send(self, *frames: Frame) -> None:
+        """Send frames."""
         try:
             with self._sending:
-                self._socket.sendall(pack((frame,)))
+                self._socket.sendall(pack(frames))
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
 
@@ -137,3 +147,7 @@ class Line:
         os.close(self.permits)
         for descriptor in self._kept:
             os.close(descriptor)
+
+
+def _leave() -> None:
+    """Do nothing: no run is begun yet, and those that begin later ask by themselves."""

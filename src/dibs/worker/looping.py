@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dibs.outcome import JobTimeout, Outcome
+from dibs.outcome import Cancelled, JobTimeout, Outcome
 from dibs.run import Call, overtime_text
 from dibs.worker.executor import Executor, end_with
 from dibs.worker.frames import Finished, Overdue, Start
+from dibs.worker.interrupters import ThreadInterrupter, cancel
 from dibs.worker.options import TIMEOUT_PATIENCE
-from dibs.worker.watch import ThreadInterrupter, Watch
+from dibs.worker.watch import Watch
 
 
 def serve_on_loop(executor: Executor) -> None:
@@ -27,11 +27,13 @@ class _Loop:
         self._threads = ThreadPoolExecutor(executor.slots, thread_name_prefix="dibs-slot")
         self._interrupter = ThreadInterrupter(executor.alarms)
         self._running: set[asyncio.Task[None]] = set()
+        self._coroutines: dict[int, _CoroutineWatch] = {}
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
         await self._executor.start()
         self._loop = asyncio.get_running_loop()
+        self._line.on_cancel = self._cancel
         self._loop.add_reader(self._line.fileno(), self._read)
         self._loop.add_reader(self._line.permits, self._take)
         await self._stop.wait()
@@ -82,36 +84,55 @@ class _Loop:
         timeout = call.policy.timeout
         if timeout is not None:
             self._executor.announce(number, call, timeout)
-        limit = _Limit(timeout, lambda: self._line.send(Overdue(number)))
+        watch = _CoroutineWatch(self._executor, number, call)
+        self._coroutines[number] = watch
         try:
-            return await call.arun(Watch(self._line, number))
-        except asyncio.CancelledError as error:
-            if not limit.is_reached:
-                return call.judge(error)  # by the task itself: nobody else cancels a run
-            overtime = JobTimeout(overtime_text(timeout or 0.0))
-            overtime.__cause__ = error  # shows where it was
-            return call.judge(overtime)
+            if number in self._line.cancelled:
+                return Cancelled()  # asked for before it began
+            return await call.arun(watch)
         finally:
-            limit.end()
+            del self._coroutines[number]
+            watch.end()
+
+    def _cancel(self) -> None:
+        cancel(self._interrupter.watches, self._line.cancelled)
+        for number in self._line.cancelled:
+            if (watch := self._coroutines.get(number)) is not None:
+                watch.cancel()
 
 
-class _Limit:
-    """The time limit of the coroutine that runs: cancels it, and tells if it goes on all the same."""
+class _CoroutineWatch(Watch):
+    """Surrounds the run of a coroutine function: cancels it when its time is over or its job is cancelled."""
 
-    def __init__(self, timeout: float | None, tell: Callable[[], None]) -> None:
-        self._tell = tell
+    def __init__(self, executor: Executor, number: int, call: Call) -> None:
+        super().__init__(executor.line, executor.teller, number, call.message)
+        self._timeout = call.policy.timeout
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._timer = None if timeout is None else self._loop.call_later(timeout, self._reach)
-        self.is_reached = False
+        self._timer = None if self._timeout is None else self._loop.call_later(self._timeout, self._expire)
+        self._is_overdue = False
+
+    def why_cancelled(self, error: BaseException) -> BaseException | None:
+        """Return that its time is over, if it is; else it cancelled itself, as nobody else cancels a run."""
+        if not self._is_overdue:
+            return error
+        overtime = JobTimeout(overtime_text(self._timeout or 0.0))
+        overtime.__cause__ = error  # shows where it was
+        return overtime
+
+    def cancel(self) -> None:
+        """Cancel the run because its job is cancelled; once."""
+        if not self.is_cancelled and self._task is not None:
+            self.is_cancelled = True
+            self._task.cancel()
 
     def end(self) -> None:
         """Count no more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _reach(self) -> None:
-        self.is_reached = True
+    def _expire(self) -> None:
+        self._is_overdue = True
         if self._task is not None:
             self._task.cancel()
-        self._timer = self._loop.call_later(TIMEOUT_PATIENCE, self._tell)
+        self._timer = self._loop.call_later(TIMEOUT_PATIENCE, lambda: self._line.send(Overdue(self._number)))

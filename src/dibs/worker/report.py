@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from dibs.message import Delivery
-from dibs.outcome import Dead, Outcome, RetryIn
+from dibs.outcome import Cancelled, Dead, Outcome, RetryIn
 from dibs.text import visible
 
 log = logging.getLogger("dibs.worker")
@@ -31,6 +31,8 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
         case Dead(reason=reason, error=error):
             text = "job set aside reason=%s job=%s task=%s queue=%s attempt=%d error=%s"
             log.error(text, reason, *fields, _last_line(error))
+        case Cancelled():
+            log.info("job cancelled job=%s task=%s queue=%s attempt=%d", *fields)
         case _:
             return
 

@@ -7,14 +7,14 @@ import threading
 from dibs.lifespan import finish
 from dibs.worker.executor import Executor, end_with
 from dibs.worker.frames import Finished, Start
-from dibs.worker.watch import MainThreadInterrupter, ThreadInterrupter
+from dibs.worker.interrupters import MainThreadInterrupter, ThreadInterrupter
 
 
 def serve_alone(executor: Executor) -> None:
     """Run one job at a time, on the main thread."""
     finish(executor.start())
     line = executor.line
-    interrupter = MainThreadInterrupter(executor.alarms)
+    interrupter = MainThreadInterrupter(line, executor.alarms)
     while not line.is_stopped:
         start = line.take()
         if start is None:
@@ -29,6 +29,7 @@ def serve_on_threads(executor: Executor) -> None:
     finish(executor.start())
     taking = threading.Lock()
     interrupter = ThreadInterrupter(executor.alarms)
+    interrupter.listen(executor.line)
 
     def take() -> Start | None:
         with taking:

@@ -8,11 +8,12 @@ from types import FrameType, TracebackType
 
 
 class Signals:
-    """Counts the requests to stop, and makes a descriptor readable at every signal. Use it as a context."""
+    """Keeps what is asked for by signals, and makes a descriptor readable at every signal. Use it as a context."""
 
     def __init__(self) -> None:
         #: How often SIGTERM or SIGINT came.
         self.stops = 0
+        self._changes: list[int] = []
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -21,6 +22,8 @@ class Signals:
         self._former = {
             signal.SIGTERM: signal.signal(signal.SIGTERM, self._stop),
             signal.SIGINT: signal.signal(signal.SIGINT, self._stop),
+            signal.SIGTTIN: signal.signal(signal.SIGTTIN, self._grow),
+            signal.SIGTTOU: signal.signal(signal.SIGTTOU, self._shrink),
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, self._ignore),
         }
         self._former_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -45,6 +48,19 @@ class Signals:
             self._reader.recv(4096)
         except BlockingIOError:
             return  # read already
+
+    def take_changes(self) -> list[int]:
+        """Return what was asked for since the last call: 1 for an executor more, -1 for one fewer."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def _grow(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._changes.append(1)
+
+    def _shrink(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._changes.append(-1)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dibs.message import Delivery
-from dibs.outcome import Outcome, Released
+from dibs.outcome import Cancelled, Outcome, Released
 from dibs.worker.child import Child, Death
 from dibs.worker.crashes import KEPT_FREE, SUSPECT_AFTER_DEATHS, judge_death, judge_return, put_off
 
@@ -21,6 +21,8 @@ class Slots:
     def __init__(self, slots: int, executors: int) -> None:
         self._slots = slots
         self._executors = executors
+        #: How many executors are to end though they have work.
+        self._surplus = 0
         self._numbers = itertools.count(1)
         self.children: list[Child] = []
         #: From how many returns on a delivery is suspect.
@@ -28,6 +30,19 @@ class Slots:
         self._suspects: deque[Delivery] = deque()
         #: Until this time an executor is kept free for marked suspects that were put off.
         self._kept_until = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many jobs the worker can run at a time."""
+        return self._slots * self._executors
+
+    def resize(self, change: int) -> bool:
+        """Have one executor more or fewer; tell whether that can be."""
+        if self._executors + change < 1:
+            return False
+        self._executors += change
+        self._surplus = max(0, self._surplus - change)
+        return True
 
     @property
     def running(self) -> list[Delivery]:
@@ -92,16 +107,28 @@ class Slots:
     def bury(self, child: Child, death: Death) -> list[Ended]:
         """Take a dead executor out; return what came of the jobs that it ran, as far as that is known.
 
-        One that was alone has killed it. With several, all are suspect: each of them then runs alone.
+        One that was alone has killed it. With several, all are suspect: each of them then runs alone. What was to be
+        cancelled is over in any case.
         """
         self.children.remove(child)
         held, child.running = child.running, {}
         if child.verdicts is not None:  # killed for some of them: the others are innocent
             return [(delivery, child.verdicts.get(number, Released())) for number, delivery in held.items()]
-        if len(held) == 1:
-            return [(delivery, judge_death(delivery, death)) for delivery in held.values()]
-        self._suspects.extend(held.values())
-        return []
+        cancelled = {number: delivery for number, delivery in held.items() if number in child.cancelled}
+        ended: list[Ended] = [(delivery, Cancelled(child.run_of(number))) for number, delivery in cancelled.items()]
+        if len(held) == 1 and not cancelled:
+            return [
+                (delivery, judge_death(delivery, death, child.run_of(number))) for number, delivery in held.items()
+            ]
+        self._suspects.extend(delivery for number, delivery in held.items() if number not in cancelled)
+        return ended
+
+    def take_suspects(self, receipts: Collection[object]) -> list[Delivery]:
+        """Return those with these receipts that wait to run alone, and hold them no longer."""
+        taken = [delivery for delivery in self._suspects if delivery.receipt in receipts]
+        for delivery in taken:
+            self._suspects.remove(delivery)
+        return taken
 
     def release_suspects(self) -> list[Delivery]:
         """Return those that wait to run alone, and hold them no longer."""
@@ -154,14 +181,19 @@ class Slots:
             empty.start(next(self._numbers), self._suspects.popleft())
 
     def retire(self) -> list[Child]:
-        """Choose the executors that are more than there are to be: worn ones first, then such as have no work."""
+        """Choose the executors that are more than there are to be: worn ones first, then such as have no work.
+
+        Others wait until they have none, unless there are to be fewer: then those go that have the least.
+        """
         ready = [child for child in self.children if _is_open(child)]
         surplus = len(ready) - self._executors
         worn = [child for child in ready if child.worn_by]
         idle = [child for child in ready if not child.worn_by and not child.running]
-        chosen = (worn + idle)[: max(0, surplus)]
+        busy = sorted((child for child in ready if not child.worn_by and child.running), key=lambda c: len(c.running))
+        chosen = (worn + idle + busy[: self._surplus])[: max(0, surplus)]
         for child in chosen:
             child.is_retired = True
+        self._surplus = max(0, self._surplus - len(chosen))
         return chosen
 
 

@@ -16,13 +16,16 @@ from collections.abc import Callable
 import msgspec
 
 from dibs.errors import AppNotFound, DibsError
+from dibs.worker.cancelling import Cancelling, final
 from dibs.worker.child import Child, Death
-from dibs.worker.ending import Ending
-from dibs.worker.frames import Began, Finished, Frame, Overdue, Ready, Refused, Setup, Worn
+from dibs.worker.ending import STOP_PATIENCE, Ending, end_executors
+from dibs.worker.frames import Began, Finished, Frame, Overdue, Ready, Refused, Said, Setup, Worn
+from dibs.worker.noting import Noting
 from dibs.worker.options import WorkerOptions
 from dibs.worker.orphans import reap_orphans
 from dibs.worker.pause import Pause
 from dibs.worker.report import ids
+from dibs.worker.showing import Showing
 from dibs.worker.signals import Signals
 from dibs.worker.slots import Slots
 from dibs.worker.supply import Supply
@@ -30,8 +33,6 @@ from dibs.worker.upkeep import Upkeep
 
 log = logging.getLogger("dibs.worker")
 
-#: Seconds that executors get for their stop hooks.
-_STOP_PATIENCE = 5.0
 #: Seconds between an executor's last word and its death, before it is helped.
 _SILENT_PATIENCE = 2.0
 #: Seconds of silence after which a burst worker asks whether anything is still on its way.
@@ -49,6 +50,9 @@ class Supervisor:
         self._slots = Slots(options.slots, options.executors)
         self._supply = Supply(self._selector)
         self._upkeep = Upkeep(options)
+        self._cancelling = Cancelling(self._slots, self._supply)
+        self._noting = Noting(self._supply)
+        self._showing = Showing(options, self._slots, self._supply, self._noting)
         #: Executors that are about to end by themselves, with the time at which they are killed should they not.
         self._leaving: dict[Child, float] = {}
         #: Receipts of what the executors were told to be lost.
@@ -96,9 +100,12 @@ class Supervisor:
                 self._on_child(key.data, events)
         if has_signal:  # last: it closes the sockets of the dead, whom this turn's news may name
             self._signals.clear()
+            self._showing.is_stale = True
+            self._resize()
             self._reap()
         self._upkeep.look(self._slots.children, time.monotonic())
         self._replace()
+        self._noting.tell()
         self._supply.record()
         self._hand_out()
         for child in self._slots.children:
@@ -113,7 +120,8 @@ class Supervisor:
         now = time.monotonic()
         children = self._slots.children
         waits = [self._supply.timeout(), self._spawn_pause.left, self._ending.left]
-        waits.append(self._upkeep.patience(children, now))
+        waits += [self._upkeep.patience(children, now), self._cancelling.patience(now)]
+        waits += [self._noting.patience(now), self._showing.patience(now)]
         if self._leaving:
             waits.append(min(self._leaving.values()) - now)
         if self._options.is_burst and self._supply.is_connected:
@@ -128,6 +136,7 @@ class Supervisor:
         if events & selectors.EVENT_WRITE:
             self._flush(child)
         if events & selectors.EVENT_READ:
+            self._showing.is_stale = True
             self._read(child)
             if child.is_silent:
                 # It ends, and SIGCHLD follows; or its task closed descriptors that were not its own.
@@ -145,11 +154,16 @@ class Supervisor:
     def _on_frame(self, child: Child, frame: Frame) -> None:
         match frame:
             case Finished(number=number, outcome=outcome):
+                if number in child.cancelled:
+                    outcome = final(outcome)
                 self._supply.end(self._slots.finish(child, number), outcome)
+                self._noting.end(number)
                 self._upkeep.note_end(child)
                 self._spawn_pause.reset()
             case Began():
                 self._upkeep.begin(child, frame)
+            case Said(number=number, note=note):
+                self._noting.hear(child, number, note)
             case Overdue(number=number):
                 self._on_overdue(child, number)
             case Worn():
@@ -196,17 +210,19 @@ class Supervisor:
             f"{socket.gethostname()}:{os.getpid()}",
             self._supply.location,
             ",".join(self._supply.queues),
-            options.slots * options.executors,
+            self._slots.total,
             len(ready.tasks),
         )
 
     def _hand_out(self) -> None:
         """Receive for the free slots and start what came."""
-        deliveries = self._supply.receive(0 if self._ending.is_begun else self._slots.free)
+        deliveries = self._cancelling.sift(self._supply.receive(0 if self._ending.is_begun else self._slots.free))
         if ended := self._slots.assign(deliveries):
             for delivery, outcome in ended:
                 self._supply.end(delivery, outcome)
             self._supply.record()  # before anything that was assigned is started: it may end this worker
+        if deliveries:
+            self._showing.is_stale = True
         if deliveries or not self._slots.is_idle:
             self._quiet_since = time.monotonic()
         if (lost := self._supply.lost()) != self._lost:
@@ -232,7 +248,15 @@ class Supervisor:
         for child in self._slots.children:
             if child.is_retired and not child.running and not child.is_stopped:
                 child.stop()
-                self._leaving.setdefault(child, time.monotonic() + _STOP_PATIENCE)
+                self._leaving.setdefault(child, time.monotonic() + STOP_PATIENCE)
+
+    def _resize(self) -> None:
+        """Have as many executors as signals asked for."""
+        for change in self._signals.take_changes():
+            if self._slots.resize(change):
+                log.info("slots changed slots=%d", self._slots.total)
+            else:
+                log.warning("the last executor stays; to stop the worker send SIGTERM slots=%d", self._slots.total)
 
     def _spawn(self) -> None:
         try:
@@ -272,6 +296,8 @@ class Supervisor:
         self._recall(child)  # what it never started is nobody's fault
         child.close()
         held = list(child.running.values())
+        for number in child.running:
+            self._noting.end(number)
         for delivery, outcome in self._slots.bury(child, death):
             self._supply.end(delivery, outcome)
         if self._ending.is_begun:
@@ -293,10 +319,18 @@ class Supervisor:
             if child.window.is_stale(len(child.running), now):
                 self._recall(child)
             self._upkeep.condemn(child, now)
+        self._cancelling.wake(now)
         for child, deadline in self._leaving.items():
             if now >= deadline:
                 child.kill()
-                self._leaving[child] = now + _STOP_PATIENCE
+                self._leaving[child] = now + STOP_PATIENCE
+        was_ending = self._ending.is_begun
+        self._look_for_the_end(now)
+        if self._ending.is_begun and not was_ending:
+            self._showing.hurry()
+        self._showing.look(now, is_ending=self._ending.is_begun)
+
+    def _look_for_the_end(self, now: float) -> None:
         if self._ending.heed_signals():
             log.info("stopping; running jobs have %.0f s to finish jobs=%d", self._options.grace, self._held)
             self._hand_back_unstarted()
@@ -339,28 +373,8 @@ class Supervisor:
         try:
             self._supply.close(max(0.0, self._ending.left or 0.0))
         finally:
-            self._end_children([child for child in self._slots.children if child not in busy])
+            end_executors([child for child in self._slots.children if child not in busy])
             self._supply.disconnect()
             self._selector.close()
             for child in self._slots.children:
                 child.close()
-
-    def _end_children(self, children: list[Child]) -> None:
-        for child in children:
-            if child.is_ready:
-                child.stop()
-            else:
-                child.kill()  # it is still importing, and nobody waits for that
-        deadline = time.monotonic() + _STOP_PATIENCE
-        while children:
-            children = [child for child in children if child.reap() is None]
-            if children and time.monotonic() > deadline:
-                log.warning(
-                    "executors did not end in time and were killed pids=%s", [child.pid for child in children]
-                )
-                for child in children:
-                    child.kill()
-                    child.reap(is_waiting=True)
-                return
-            if children:
-                time.sleep(0.005)

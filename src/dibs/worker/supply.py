@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import selectors
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from dibs.broker import Broker, Consumer
 from dibs.errors import BrokerError, ReceiptLost, StoreGone
+from dibs.ledger.life import Note
+from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery
-from dibs.outcome import Outcome, Released
+from dibs.outcome import Done, Outcome, Released, RetryIn
 from dibs.worker.consuming import consume
 from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from dibs.worker.frames import Ready
@@ -19,6 +22,9 @@ from dibs.worker.pause import Pause
 from dibs.worker.report import ids, report
 
 log = logging.getLogger("dibs.worker")
+
+#: Seconds between two lines of the log about what is only for looking at.
+_COMPLAINT_INTERVAL = 60.0
 
 
 class Supply:
@@ -29,6 +35,9 @@ class Supply:
         self._broker: Broker | None = None
         self._consumer: Consumer | None = None
         self._outcomes: list[tuple[Delivery, Outcome]] = []
+        #: How many jobs ended so, by the kind of the outcome. A retry without a run is none.
+        self.ended: Counter[type[Outcome]] = Counter()
+        self._complaint_due = 0.0
         #: While the broker refuses: nothing is received, and outcomes are kept.
         self.pause = Pause()
         #: Those that are consumed, as soon as the app has said which there are.
@@ -74,7 +83,12 @@ class Supply:
     def end(self, delivery: Delivery, outcome: Outcome) -> None:
         """Note what came of a run, to be recorded soon."""
         self._outcomes.append((delivery, outcome))
+        if isinstance(outcome, Done):
+            self.ended[Done] += 1
+            return
         report(delivery, outcome)
+        if not isinstance(outcome, RetryIn) or outcome.run is not None:
+            self.ended[type(outcome)] += 1
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these go back, at no cost."""
@@ -112,6 +126,36 @@ class Supply:
         if self._consumer is None:
             return frozenset()
         return frozenset(delivery.receipt for delivery in self._consumer.lost())
+
+    def cancelled(self) -> frozenset[object]:
+        """Return the receipts of what is held here and is to be cancelled."""
+        if self._consumer is None or not (asked := self._consumer.cancelled()):
+            return frozenset()
+        return frozenset(delivery.receipt for delivery in asked)
+
+    def note(self, notes: Sequence[tuple[Delivery, Note]]) -> None:
+        """Have the ledger show what running jobs say. What it does not take is let go of: nothing hangs on it."""
+        if self._consumer is None or self.pause.is_on:
+            return
+        try:
+            self._consumer.note(notes)
+        except BrokerError as error:
+            self._complain("what running jobs say of themselves could not be stored: %s", error)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Have others see how this worker is, if that can be."""
+        if self._consumer is None or self.pause.is_on:
+            return
+        try:
+            self._consumer.show(snapshot)
+        except BrokerError as error:
+            self._complain("how this worker is could not be shown: %s", error)
+
+    def _complain(self, text: str, error: BrokerError) -> None:
+        now = time.monotonic()
+        if now >= self._complaint_due:
+            self._complaint_due = now + _COMPLAINT_INTERVAL
+            log.warning(text, error)
 
     def is_drained(self) -> bool:
         """Tell whether the broker counts nothing ready in the queues that are consumed here."""

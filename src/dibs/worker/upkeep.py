@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from dibs.outcome import Cancelled
 from dibs.worker.child import Child
 from dibs.worker.crashes import judge_overtime
 from dibs.worker.frames import Began
@@ -74,17 +75,21 @@ class Upkeep:
     def condemn(child: Child, now: float) -> bool:
         """Kill an executor if all that it still runs ignores its time limit, or one of them keeps it silent.
 
-        Returns whether it was killed. What becomes of its jobs then is decided: the others are innocent.
+        The same at once if one of them ignores that it is cancelled. Returns whether it was killed. What becomes of
+        its jobs then is decided: the others are innocent.
         """
-        if child.verdicts is not None or not child.limited:
+        if child.verdicts is not None or not (child.limited or child.cancelled):
             return False
         guilty = {number for number, (deadline, _) in child.limited.items() if now >= deadline} - child.overdue
-        if not guilty and not (child.overdue and child.overdue == set(child.running)):
+        is_ignored = any(now >= deadline for deadline in child.cancelled.values())
+        if not guilty and not is_ignored and not (child.overdue and child.overdue == set(child.running)):
             return False
-        guilty |= child.overdue
         child.verdicts = {
-            number: judge_overtime(child.running[number], child.limited[number][1]) for number in guilty
+            number: judge_overtime(child.running[number], child.limited[number][1], child.run_of(number))
+            for number in guilty | child.overdue
         }
-        log.warning("executor killed: it ignores a time limit pid=%d", child.pid)
+        child.verdicts |= {number: Cancelled(child.run_of(number)) for number in child.cancelled}
+        what = "that a job is cancelled" if is_ignored else "a time limit"
+        log.warning("executor killed: it ignores %s pid=%d", what, child.pid)
         child.kill()
         return True
