@@ -6,6 +6,7 @@ Knows how an app's broker is asked and how endings read; not how they are stored
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, assert_never
 
@@ -27,6 +28,9 @@ from dibs.message import Message
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+#: For so many seconds after a job was handed over its record may be late, and how often is asked for it again.
+_LATE, _PAUSE = 2.0, 0.05
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -56,7 +60,7 @@ class Job(Generic[R]):
     for coroutines that does not block the event loop; the others may be called there too, but block it.
     """
 
-    __slots__ = ("_owner", "_source", "id", "queue", "task")
+    __slots__ = ("_owner", "_since", "_source", "id", "queue", "task")
 
     def __init__(self, id: str, source: Source, *, task: str = "", queue: str = "", is_ours: bool = False) -> None:  # noqa: A002 -- the word of the API
         #: UUIDv7, or the caller's own.
@@ -67,6 +71,7 @@ class Job(Generic[R]):
         self.task = task
         self._source = source
         self._owner = os.getpid() if is_ours else None
+        self._since = time.monotonic()
 
     @classmethod
     def of(cls, message: Message, source: Source, *, is_ours: bool) -> Job[R]:
@@ -92,9 +97,12 @@ class Job(Generic[R]):
         Raises:
             UnknownJob, BrokerError: see `status`.
         """
-        found = self._source.broker.ledger.job(self.id)
-        if found is None:
-            raise self._unknown()
+        broker = self._source.broker
+        while (found := broker.ledger.job(self.id)) is None:
+            # What was handed over just now is known, though its record may be on its way still (RabbitMQ).
+            if broker.capabilities.is_ledger_exact or not self._is_ours or time.monotonic() > self._since + _LATE:
+                raise self._unknown()
+            time.sleep(_PAUSE)
         return found
 
     def result(self, timeout: float | None = None) -> R:

@@ -62,6 +62,15 @@ def test_a_paused_queue_says_so_and_nothing_of_it_is_started(shell: Shell) -> No
     assert "state" not in shell.ok("queues").out
 
 
+def test_a_burst_does_not_wait_for_what_is_paused(shell: Shell) -> None:
+    job_id = enqueue(shell)
+    shell.ok("pause", "default")
+
+    shell.ok("worker", "tasks:app", "-p", "1", "--burst")
+
+    assert shell.dibs("result", job_id).code == 7
+
+
 def test_pausing_what_is_not_there_yet_and_resuming_what_is_not_paused_say_so(shell: Shell) -> None:
     enqueue(shell)
 

@@ -95,11 +95,11 @@ def _list(ledger: Ledger, options: argparse.Namespace) -> None:
         return
     now = time.time()
     rows = [lives.as_row(info, now) for info in found]
-    print_table(_fit(rows, shutil.get_terminal_size().columns) if sys.stdout.isatty() else rows, "no jobs")
-    if page.is_cut:
-        print("Looking took too long, so this is not all.", end=" ", file=sys.stderr)
+    shown = _fit(rows, shutil.get_terminal_size().columns) if sys.stdout.isatty() else rows
+    print_table(shown, "no jobs so far" if page.is_cut else "no jobs")
     if after is not None:
-        print(f"There are more: go on with --after {after}, or give --limit or a narrower filter.", file=sys.stderr)
+        why = "Looking took too long, so this may not be all" if page.is_cut else "There are more"
+        print(f"{why}: go on with --after {after}, or give --limit or a narrower filter.", file=sys.stderr)
 
 
 def _fit(rows: list[dict[str, Any]], width: int) -> list[dict[str, Any]]:

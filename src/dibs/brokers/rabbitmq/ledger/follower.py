@@ -26,7 +26,7 @@ from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of
 from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader, end_of
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
-from dibs.errors import AccessRefused, LedgerUnavailable
+from dibs.errors import AccessRefused, BrokerUnavailable, LedgerUnavailable
 from dibs.url import Address
 
 _log = logging.getLogger("dibs.rabbitmq")
@@ -37,7 +37,7 @@ _GATHERED_WITHIN, _MOST_GATHERED = 0.005, 2000
 _SLICE = 0.25
 #: How often is looked whether another process has written.
 _PAUSE = 0.01
-#: How often is looked whether a server has brought the stream up.
+#: How often is tried again what the server could not do yet.
 _DOWN_PAUSE = 0.1
 #: After so long without a step the other one is taken for dead or stopped.
 _DEAD_AFTER = 3.0
@@ -61,6 +61,7 @@ class Follower:
         self._streams = streams
         self._name = streams.names.ledger
         self._timeout = timeout
+        self._doing = f"reading {self._name}"
         self._claim = Claim(self.path)
         #: None: another process has it.
         self._index: Index | None = None
@@ -78,16 +79,21 @@ class Follower:
 
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Take in what stands in the ledger now. See `Ledger.refresh`."""
-        doing = f"reading {self._name}"
-        end, start = self._link.run(self._begin, self._timeout, doing)
-        place = -1
+        start: int | None = None
+        place, end = -1, 0
         moved = time.monotonic()
-        while True:
-            reached = self._link.run(partial(self._advance, end), self._timeout, doing)
+        while start is None or place < end:
+            try:
+                if start is None:
+                    end, start = self._link.run(self._begin, self._timeout, self._doing)
+                reached = self._link.run(partial(self._advance, end), self._timeout, self._doing)
+            except BrokerUnavailable:  # a lost connection comes back by itself
+                if time.monotonic() - moved > self._timeout:
+                    raise
+                time.sleep(_DOWN_PAUSE)
+                continue
             if on_progress is not None:
                 on_progress(max(0, min(reached, end) - start), max(0, end - start))
-            if reached >= end:
-                return
             if reached != place:
                 place, moved = reached, time.monotonic()
             elif time.monotonic() - moved > self._timeout:

@@ -248,7 +248,7 @@ class Index:
             self._reconsider(queue, what, now)
 
     def _add_words(self, words: list[tuple[str, Entry]], now: int) -> None:
-        books = self._load({job_id for job_id, _ in words})
+        books = self._load(dict.fromkeys(job_id for job_id, _ in words))  # in order: new ones get their places so
         for job_id, entry in words:
             account = books[job_id]
             kind = type(entry)
