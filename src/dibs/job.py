@@ -6,9 +6,9 @@ Knows how an app's broker is asked and how endings read; not how they are stored
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Generic, Literal, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, assert_never
 
 import msgspec
 
@@ -25,6 +25,12 @@ from dibs.errors import (
 )
 from dibs.ledger.life import Ending, JobInfo, Status
 from dibs.message import Message
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+#: For so many seconds after a job was handed over its record may be late, and how often is asked for it again.
+_LATE, _PAUSE = 2.0, 0.05
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -54,7 +60,7 @@ class Job(Generic[R]):
     for coroutines that does not block the event loop; the others may be called there too, but block it.
     """
 
-    __slots__ = ("_owner", "_source", "id", "queue", "task")
+    __slots__ = ("_owner", "_since", "_source", "id", "queue", "task")
 
     def __init__(self, id: str, source: Source, *, task: str = "", queue: str = "", is_ours: bool = False) -> None:  # noqa: A002 -- the word of the API
         #: UUIDv7, or the caller's own.
@@ -65,6 +71,7 @@ class Job(Generic[R]):
         self.task = task
         self._source = source
         self._owner = os.getpid() if is_ours else None
+        self._since = time.monotonic()
 
     @classmethod
     def of(cls, message: Message, source: Source, *, is_ours: bool) -> Job[R]:
@@ -90,9 +97,12 @@ class Job(Generic[R]):
         Raises:
             UnknownJob, BrokerError: see `status`.
         """
-        found = self._source.broker.ledger.job(self.id)
-        if found is None:
-            raise self._unknown()
+        broker = self._source.broker
+        while (found := broker.ledger.job(self.id)) is None:
+            # What was handed over just now is known, though its record may be on its way still (RabbitMQ).
+            if broker.capabilities.is_ledger_exact or not self._is_ours or time.monotonic() > self._since + _LATE:
+                raise self._unknown()
+            time.sleep(_PAUSE)
         return found
 
     def result(self, timeout: float | None = None) -> R:
@@ -157,9 +167,9 @@ class Job(Generic[R]):
         _check_timeout(timeout)
         if timeout == 0:
             return self._read(await asyncio.to_thread(self._look))
-        waiting = _Waiting(self._watch)
+        waiting, limit = _Waiting(self._watch), asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 begun = await asyncio.to_thread(waiting.begin)
                 ending = await asyncio.wrap_future(begun)
         except TimeoutError:
@@ -196,8 +206,8 @@ class Job(Generic[R]):
             case "done" if ending.result is not None:
                 return self._decode(ending.result)
             case "done":
-                why = ending.note or "It returned nothing that could be kept."
-                raise ResultNotKept(f"{self._name()} is done, but its result is not there: {why}", id=self.id)
+                why = ending.note or "nobody says why"
+                raise ResultNotKept(f"{self._name()} is done, but its result is not there: {why}.", id=self.id)
             case "forgotten":
                 raise ResultNotKept(
                     f"{self._name()} is over, and nothing of it is kept. How long that is says keep=.", id=self.id
@@ -205,9 +215,9 @@ class Job(Generic[R]):
             case "cancelled":
                 raise ResultCancelled(f"{self._name()} was cancelled.", id=self.id)
             case "dead":
-                hidden = f", {ending.note}" if ending.note else ""
+                hidden = ", and its error is kept out of the ledger, as its task is private" * (ending.error is None)
                 raise JobFailed(
-                    f"{self._name()} is dead ({ending.reason or 'for a reason of its own'}{hidden})",
+                    f"{self._name()} is dead ({ending.reason or 'no reason given'}){hidden}",
                     id=self.id,
                     reason=ending.reason or "",
                     error=ending.error or "",
@@ -231,7 +241,8 @@ class Job(Generic[R]):
         return value
 
     def _pending(self, timeout: float | None) -> ResultPending:
-        return ResultPending(f"{self._name()} is not over after {timeout:g} s of waiting.", id=self.id)
+        waited = f"after {timeout:g} s of waiting" if timeout else "yet"
+        return ResultPending(f"{self._name()} is not over {waited}.", id=self.id)
 
     def _unknown(self) -> UnknownJob:
         return UnknownJob(

@@ -9,7 +9,23 @@ import pytest
 
 from tests.cli.conftest import Shell
 
-COMMANDS = ["worker", "send", "enqueue", "queues", "dead", "purge", "demo", "chaos"]
+COMMANDS = [
+    "worker",
+    "send",
+    "enqueue",
+    "queues",
+    "workers",
+    "jobs",
+    "job",
+    "result",
+    "cancel",
+    "pause",
+    "resume",
+    "dead",
+    "purge",
+    "demo",
+    "chaos",
+]
 VERBS = ["list", "show", "replay", "drop"]
 #: What help has no need of. Together they cost several times as much as all that it does need.
 NEEDLESS = {"asyncio", "pika", "sqlite3", "ssl", "logging", "subprocess", "multiprocessing", "dibs.worker", "http"}
@@ -19,7 +35,7 @@ def test_help_names_every_command_exit_code_and_variable(shell: Shell) -> None:
     ran = shell.ok("--help")
 
     assert all(f"\n    {command} " in ran.out for command in COMMANDS)
-    assert all(f"\n  {code}  " in ran.out for code in (0, 1, 2, 3, 4, 130))
+    assert all(f"\n  {code}  " in ran.out for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 130))
     assert "DIBS_URL" in ran.out
     assert "DIBS_APP" in ran.out
 

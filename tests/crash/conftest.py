@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dibs import Dibs
+from dibs.ledger.life import JobInfo, Status
 from dibs.message import new_id
 from tests.crash import plain_tasks, tasks
 from tests.evidence import Event, events
@@ -48,10 +49,21 @@ class Stage:
 
     def enqueue(
         self, name: str, *args: object, queue: str | None = None, module: str = "tasks", **kwargs: object
-    ) -> None:
-        """Hand a call of one of `tests/crash/tasks.py` or `plain_tasks.py` over."""
+    ) -> str:
+        """Hand a call of one of `tests/crash/tasks.py` or `plain_tasks.py` over; returns the job's id."""
         task = self.app.get_task(f"tests.crash.{module}.{name}")
-        task.using(queue=queue).enqueue(*args, **kwargs)
+        return task.using(queue=queue).enqueue(*args, **kwargs).id
+
+    def job(self, id: str) -> JobInfo:  # noqa: A002 -- the word of the API
+        """Return what the ledger knows of a job."""
+        found = self.app.broker.ledger.job(id)
+        assert found is not None
+        return found
+
+    def wait_for_status(self, id: str, status: Status) -> JobInfo:  # noqa: A002
+        """Wait until a job is there, and return what is known of it."""
+        until(lambda: self.job(id).status == status)
+        return self.job(id)
 
     def events(self, kind: str | None = None) -> list[Event]:
         """Return what the tasks recorded so far."""

@@ -63,6 +63,38 @@ async def awork(key: str, seconds: float = 0.0) -> None:
     record(LOG, "end", key)
 
 
+@app.task(queue="async")
+async def asleep_on(key: str) -> None:
+    """Sleep until somebody ends it, and clean up."""
+    record(LOG, "start", key)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        record(LOG, "cleaned-up", key)
+
+
+@app.task(queue="async")
+async def aresist_on(key: str) -> None:
+    """Swallow its cancellation."""
+    record(LOG, "start", key)
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            record(LOG, "resisted", key)
+
+
+@app.task
+def spin_on(key: str) -> None:
+    """Count in Python until somebody ends it, and clean up."""
+    record(LOG, "start", key)
+    try:
+        while True:
+            sum(range(100))
+    finally:
+        record(LOG, "cleaned-up", key)
+
+
 @app.task(queue="async", retries=0)
 async def cancel_itself(key: str) -> None:
     """Cancel the coroutine that runs, as a misused timeout does."""

@@ -480,3 +480,63 @@ def test_a_plain_body_without_a_form_is_refused(body: Any) -> None:
 def test_headers_that_no_broker_could_carry_are_refused(headers: dict[str, Any]) -> None:
     with pytest.raises(BadArguments, match="Header"):
         codec.check_headers(headers)
+
+
+# Results
+
+
+def made_point() -> Point:
+    return Point(1)
+
+
+async def made_model() -> Model:
+    return Model(name="a", when=dt.date(2026, 1, 2))
+
+
+def made_pair() -> Pair:
+    return Pair(1, "b")
+
+
+def made_numbers() -> frozenset[int]:
+    return frozenset({1})
+
+
+def made_anything():  # type: ignore[no-untyped-def]  # on purpose
+    return {"a": 1}
+
+
+def made_raw() -> bytes:
+    return b"\xff"
+
+
+@pytest.mark.parametrize(
+    ("function", "value"),
+    [
+        (made_point, Point(1)),
+        (made_model, Model(name="a", when=dt.date(2026, 1, 2))),
+        (made_pair, Pair(1, "b")),
+        (made_numbers, frozenset({1})),
+        (made_anything, {"a": 1}),
+        (made_raw, b"\xff"),
+        (resize, None),
+    ],
+    ids=stable,
+)
+def test_a_result_comes_back_as_its_annotation_says(function: Callable[..., Any], value: object) -> None:
+    assert signature(function).decode_result(codec.encode(value)) == value
+
+
+def test_a_result_that_does_not_fit_names_the_task() -> None:
+    with pytest.raises(BadArguments, match=r"The result of task made_point: Expected `object`, got `int`"):
+        signature(made_point).decode_result(b"7")
+
+
+def test_an_annotation_of_a_result_that_has_no_json_form_is_told_and_leaves_arguments_alone() -> None:
+    def odd(number: int) -> set[str] | list[str]:
+        return []
+
+    made = signature(odd)
+
+    assert made.decode(b'{"args":[1]}') == ([1], {})
+    with pytest.raises(BadTask, match="The result of task odd is annotated"):
+        made.decode_result(b"[]")

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dibs.broker import Queue
+from dibs.ledger.life import Note, Progress
 from dibs.message import Message
-from dibs.outcome import Dead, Done, Released, RetryIn
+from dibs.outcome import Cancelled, Dead, Done, Released, RetryIn, Run
 from dibs.worker.frames import (
     Began,
+    Cancel,
     Finished,
     Frame,
     Inbox,
@@ -20,6 +22,7 @@ from dibs.worker.frames import (
     Overdue,
     Ready,
     Refused,
+    Said,
     Setup,
     Start,
     Stop,
@@ -41,11 +44,18 @@ messages = st.builds(
     due=st.none() | st.integers(0, 2**53),
     error=st.none() | texts,
 )
+runs = st.none() | st.builds(Run, st.integers(0, 2**53), st.integers(0, 2**53), st.lists(texts, max_size=3))
 outcomes = (
-    st.builds(Done, st.none() | bodies)
-    | st.builds(RetryIn, st.floats(0, 1e6), messages)
-    | st.builds(Dead, st.sampled_from(["failed", "crashed"]), texts)
+    st.builds(Done, st.none() | bodies, st.none() | texts, runs)
+    | st.builds(RetryIn, st.floats(0, 1e6), messages, runs)
+    | st.builds(Dead, st.sampled_from(["failed", "crashed"]), texts, st.none() | st.integers(0, 3), runs)
+    | st.builds(Cancelled, runs)
     | st.builds(Released)
+)
+notes = st.builds(
+    Note,
+    st.none() | st.builds(Progress, st.floats(0, 1e6) | st.integers(0, 2**53), st.none() | st.floats(0, 1e6), texts),
+    st.none() | st.lists(texts, max_size=3),
 )
 frames = (
     st.builds(Setup, texts, st.none() | texts, st.integers(1, 9))
@@ -66,6 +76,8 @@ frames = (
     | st.builds(Overdue, st.integers(0, 2**40))
     | st.builds(Worn)
     | st.builds(Lost, st.lists(st.integers(0, 2**40), max_size=3))
+    | st.builds(Cancel, st.lists(st.integers(0, 2**40), max_size=3))
+    | st.builds(Said, st.integers(0, 2**40), notes)
 )
 
 

@@ -34,11 +34,18 @@ from dibs.message import new_id
 from tests.waiting import until
 
 
-@pytest.fixture
-def app() -> Iterator[Dibs]:
-    made = Dibs("memory://")
+@pytest.fixture(params=["memory", "sqlite"])
+def app(request: pytest.FixtureRequest) -> Iterator[Dibs]:
+    url = "memory://" if request.param == "memory" else f"sqlite:///{request.getfixturevalue('tmp_path')}/dibs.db"
+    made = Dibs(url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def memory() -> Dibs:
+    """An app whose waiters can be counted."""
+    return Dibs("memory://")
 
 
 @dataclasses.dataclass
@@ -277,7 +284,8 @@ def test_cancelling_a_running_job_is_a_request(app: Dibs) -> None:
 def test_a_job_that_is_not_over_in_time_is_named_with_the_time(app: Dibs, timeout: float) -> None:
     job = app.task(name="work")(lambda: None).enqueue()
 
-    with pytest.raises(ResultPending, match=f"{job.id} of task work is not over after {timeout:g} s") as caught:
+    said = f"after {timeout:g} s" if timeout else "yet"
+    with pytest.raises(ResultPending, match=f"{job.id} of task work is not over {said}") as caught:
         job.result(timeout)
     assert isinstance(caught.value, TimeoutError)
     with pytest.raises(ResultPending):
@@ -351,11 +359,11 @@ def test_whoever_waits_for_what_is_not_kept_is_told_when_it_is_over(app: Dibs) -
     assert ending.status == "forgotten"
 
 
-def test_a_job_is_forgotten_when_its_time_is_over(app: Dibs) -> None:
-    job = ended(app, lambda: 7, keep=dt.timedelta(seconds=0.2))
+def test_a_job_is_forgotten_when_its_time_is_over(memory: Dibs) -> None:
+    job = ended(memory, lambda: 7, keep=dt.timedelta(seconds=0.2))
 
     assert job.result() == 7
-    threading.Event().wait(0.3)
+    until(lambda: memory.broker.ledger.job(job.id) is None)
 
     with pytest.raises(UnknownJob):
         job.status()
@@ -381,6 +389,17 @@ def test_a_time_to_keep_out_of_bounds_is_refused(app: Dibs, keep: Any) -> None:
         app.consumer("q", keep=keep)
 
 
+def test_whoever_waits_for_what_is_purged_waits_no_longer(app: Dibs) -> None:
+    job = app.task(name="work")(lambda: 7).enqueue()
+    waiting = app.broker.ledger.watch(job.id, is_ours=True)
+
+    app.broker.purge("default", state="ready")
+
+    ending = waiting.result(10)
+    assert ending is not None
+    assert ending.status == "forgotten"
+
+
 def test_of_a_private_job_nothing_is_told(app: Dibs) -> None:
     def work(text: str) -> str:
         if text == "fail":
@@ -392,7 +411,7 @@ def test_of_a_private_job_nothing_is_told(app: Dibs) -> None:
 
     with pytest.raises(ResultNotKept, match="private"):
         done.result()
-    with pytest.raises(JobFailed, match=r"\(failed, .*private") as caught:
+    with pytest.raises(JobFailed, match=r"is dead \(failed\), and .*private") as caught:
         dead.result()
     assert "secret" not in f"{caught.value} {caught.value.traceback} {done.info()} {dead.info()}"
 
@@ -421,24 +440,30 @@ def test_whoever_waits_is_woken_when_the_job_is_over(app: Dibs) -> None:
     thread.join()
 
 
-def test_a_thousand_who_wait_in_one_loop_cost_no_thread_each(app: Dibs) -> None:
+def test_a_thousand_who_wait_in_one_loop_cost_one_subscription(app: Dibs, monkeypatch: pytest.MonkeyPatch) -> None:
     square = app.task(name="square")(lambda number: number * number)
     jobs = app.enqueue_many([square.prepare(number) for number in range(1000)])
-    pool = min(32, (os.cpu_count() or 1) + 4)
+    before = set(threading.enumerate())
+    kind, begun = type(app.broker.ledger), []
 
-    async def wait() -> tuple[list[Any], int]:
+    def watch(ledger: Any, id: str, *, is_ours: bool, watch: Any = kind.watch) -> Any:  # noqa: A002
+        future = watch(ledger, id, is_ours=is_ours)
+        begun.append(id)
+        return future
+
+    async def wait() -> tuple[list[Any], list[str]]:
         waiting = [asyncio.create_task(job.aresult(timeout=60)) for job in jobs]
-        store = app.broker._store  # type: ignore[attr-defined]  # to see that all of them wait
-        while len(store._waiters) < len(jobs):
+        while len(begun) < len(jobs):
             await asyncio.sleep(0.01)
-        threads = threading.active_count()
+        names = [thread.name for thread in set(threading.enumerate()) - before]
         app.drain()
-        return await asyncio.gather(*waiting), threads
+        return await asyncio.gather(*waiting), names
 
-    results, threads = asyncio.run(wait())
+    monkeypatch.setattr(kind, "watch", watch)
+    results, names = asyncio.run(wait())
 
     assert results == [number * number for number in range(1000)]
-    assert threads <= pool + 2
+    assert len([name for name in names if not name.startswith("asyncio_")]) <= 1, names
 
 
 def waiters(app: Dibs) -> dict[str, Any]:
@@ -447,8 +472,8 @@ def waiters(app: Dibs) -> dict[str, Any]:
     return found
 
 
-def test_whoever_gives_up_waits_no_more(app: Dibs) -> None:
-    job = app.task(name="work")(lambda: 7).enqueue()
+def test_whoever_gives_up_waits_no_more(memory: Dibs) -> None:
+    job = memory.task(name="work")(lambda: 7).enqueue()
 
     with pytest.raises(ResultPending):
         job.result(timeout=0.01)
@@ -457,23 +482,33 @@ def test_whoever_gives_up_waits_no_more(app: Dibs) -> None:
 
     async def cancelled() -> None:
         waiting = asyncio.create_task(job.aresult())
-        while not waiters(app):
+        while not waiters(memory):
             await asyncio.sleep(0.001)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
     asyncio.run(cancelled())
-    assert waiters(app) == {}
+    assert waiters(memory) == {}
 
 
-def test_ctrl_c_ends_the_wait(app: Dibs) -> None:
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_a_forked_child_waits_for_its_parents_job_too(app: Dibs) -> None:
     job = app.task(name="work")(lambda: 7).enqueue()
+    app.drain()
+
+    if (child := os.fork()) == 0:
+        os._exit(job.result(timeout=20))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_ctrl_c_ends_the_wait(memory: Dibs) -> None:
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    job = memory.task(name="work")(lambda: 7).enqueue()
     is_over = threading.Event()
 
     def press() -> None:
-        until(lambda: waiters(app) != {})
+        until(lambda: waiters(memory) != {})
         while not is_over.wait(0.2):  # again, should it fall into the moment before the main thread waits
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -487,7 +522,7 @@ def test_ctrl_c_ends_the_wait(app: Dibs) -> None:
         thread.join()
         signal.signal(signal.SIGINT, former)
 
-    assert waiters(app) == {}
+    assert waiters(memory) == {}
 
 
 def test_the_async_twins_say_the_same(app: Dibs) -> None:

@@ -543,6 +543,35 @@ def test_a_producer_and_a_worker_have_a_ledger_with_the_rights_that_the_guide_na
     assert not [record for record in caplog.records if "All else works" in record.getMessage()]
 
 
+def test_an_operator_can_ask_and_steer_with_the_rights_that_the_guide_names(
+    world: RabbitWorld, rabbit_node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    entitled = world.open()
+    consumer = entitled.consume(["a"], limit=1)
+    consumer.show(snapshot("host:1"))
+    message = job("a", task="shop.pay")
+    entitled.send([message])
+    of_kind(world, Enqueued)
+    dibs, queues = world.stored("dibs").replace(".", r"\."), world.stored("a").replace(".", r"\.")
+
+    with rabbit_node.user(
+        "operator",
+        configure=f"^{dibs}\\.(walk|reply|roll).*$",
+        write=f"^{dibs}(\\.ledger|\\.control|\\.roll|\\.reply.*)?$",
+        read=f"^({queues}(\\.dead)?|{dibs}\\.(dead|ledger|control|reply.*))$",
+    ) as url:
+        operator = connect(url, namespace=world.namespace)
+        operator.pause("b")
+        operator.cancel(["nobodys"])
+        until(lambda: [each.worker for each in operator.ledger.workers()] == ["host:1"])
+        until(lambda: operator.ledger.job(message.id) is not None)
+        assert [info.name for info in operator.queues(["a"]) if info.name == "a"] == ["a"]
+        operator.close()
+
+    assert {entry.queue for entry in of_kind(world, Pause, stream="dibs.control")} == {"b"}
+    assert not [record for record in caplog.records if "All else works" in record.getMessage()]
+
+
 # Who waits, who asks
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from dibs.message import Delivery, Message
-from dibs.outcome import Dead
+from dibs.outcome import Cancelled, Dead, Done
 from dibs.worker.report import report
 
 
@@ -16,3 +18,14 @@ def test_what_strangers_named_stays_on_its_log_line(caplog: pytest.LogCaptureFix
 
     (record,) = caplog.records
     assert record.getMessage().isprintable()
+
+
+def test_a_cancelled_job_is_told_and_one_that_is_done_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    delivery = Delivery(message=Message(body=b"secret", queue="q", id="1", task="t"), receipt=None)
+
+    report(delivery, Done(b"1"))
+    report(delivery, Cancelled())
+
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("INFO", "job cancelled job=1 task=t queue=q attempt=1")

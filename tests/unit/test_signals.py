@@ -55,3 +55,14 @@ def test_at_the_end_all_is_as_it_was() -> None:
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)]
     assert after == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_executors_more_and_fewer_are_asked_for_in_order_and_once() -> None:
+    with Signals() as signals:
+        for number in (signal.SIGTTOU, signal.SIGTTIN, signal.SIGTTIN):
+            os.kill(os.getpid(), number)
+
+        assert is_readable(signals)
+        assert signals.take_changes() == [-1, 1, 1]
+        assert signals.take_changes() == []
+        assert signals.stops == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dibs.message import Delivery, Message
-from dibs.outcome import Cancelled, Dead, Outcome, Released, RetryIn, Run
+from dibs.outcome import Dead, Outcome, Released, RetryIn, Run
 from dibs.worker.child import Child, Death
 from dibs.worker.crashes import CRASH_LIMIT, SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
 from dibs.worker.slots import Slots
@@ -301,6 +301,53 @@ def test_a_worn_executor_goes_on_until_its_successor_is_there() -> None:
     slots.assign([delivery(name) for name in "cde"])
     assert (len(worn.ids), len(other.ids), len(successor.ids)) == (1, 2, 2)
     assert not slots.lacks_executors
+
+
+def test_of_one_executor_more_there_is_room_as_soon_as_it_is_there() -> None:
+    slots, _ = make(2, 1)
+
+    assert slots.resize(1)
+
+    assert slots.lacks_executors
+    replace(slots)
+    assert (slots.total, slots.free, slots.lacks_executors, retire(slots)) == (4, 4, False, [])
+
+
+def test_of_one_executor_fewer_an_idle_one_goes_first() -> None:
+    slots, (busy, idle) = make(1, 2)
+    slots.assign([delivery("a")])
+    busy, idle = sorted([busy, idle], key=lambda child: not child.running)
+
+    assert slots.resize(-1)
+
+    assert retire(slots) == [idle]
+    assert retire(slots) == []
+    assert (slots.total, slots.free) == (1, 0)
+    assert not slots.resize(-1)
+    assert retire(slots) == []
+
+
+def test_where_all_are_busy_the_one_with_the_least_in_hand_gets_nothing_more() -> None:
+    slots, children = make(3, 2)
+    slots.assign([delivery(name) for name in "abc"])
+    least = min(children, key=lambda child: len(child.running))
+
+    slots.resize(-1)
+
+    assert retire(slots) == [least]
+    assert slots.free == 1
+    assert not slots.lacks_executors
+
+
+def test_a_signal_that_is_taken_back_retires_nobody() -> None:
+    slots, _ = make(1, 2)
+    slots.assign([delivery(name) for name in "ab"])
+
+    slots.resize(-1)
+    slots.resize(1)
+
+    assert retire(slots) == []
+    assert slots.total == 2
 
 
 def test_worn_executors_are_replaced_one_after_the_other() -> None:

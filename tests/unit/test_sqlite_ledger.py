@@ -126,7 +126,7 @@ def test_forgetting_keeps_up_with_what_ends(world: SqliteWorld, monkeypatch: pyt
         end_jobs(broker, consumer, 5, run=_LONG_AGO)
     consumer.receive(0)
 
-    assert rows(world, "dibs_jobs") <= 10
+    assert rows(world, "dibs_jobs") <= 15  # of 30 and 50 more
 
 
 def test_the_room_of_what_was_forgotten_is_used_again(world: SqliteWorld) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -119,20 +119,36 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
 
 
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a list as JSON, value by value: it may be longer than memory."""
+    lead = "["
+    for value in values:
+        print(lead, json.dumps(value, ensure_ascii=False, default=str), sep="", end="")
+        lead = ",\n"
+    print("[]" if lead == "[" else "]")
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
-    """Print rows in columns: numbers to the right, texts to the left; `empty` where there are none."""
+    """Print rows in columns; `empty` where there are none."""
+    for line in table(rows, empty):
+        print(line)
+
+
+def table(rows: Sequence[Mapping[str, Any]], empty: str) -> list[str]:
+    """Return rows as lines in columns: numbers to the right, texts to the left; `empty` where there are none."""
     if not rows:
-        print(empty)
-        return
+        return [empty]
     names = list(rows[0])
     cells = [
         ["-" if row[name] is None else " ".join(visible(str(row[name])).split()) for name in names] for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     is_number = [all(isinstance(row[name], int | None) for row in rows) for name in names]
+    lines = []
     for line in [names, *cells]:
         padded = [
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(line, widths, is_number, strict=True)
         ]
-        print("  ".join(padded).rstrip())
+        lines.append("  ".join(padded).rstrip())
+    return lines

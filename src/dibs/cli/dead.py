@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import shutil
 import sys
 import time
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dibs.cli import letters
 from dibs.cli.arguments import (
@@ -23,8 +21,10 @@ from dibs.cli.arguments import (
     confirm,
     open_app,
     print_json,
+    print_json_list,
     print_table,
 )
+from dibs.cli.shown import read_span
 from dibs.errors import UnknownQueue, UsageError
 from dibs.text import visible
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from dibs.outcome import DeadLetter
     from dibs.selection import Selection
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: A century: further back there is nothing.
-_LONGEST_AGE = 36500 * 86400
 #: What a table of the dead takes beside its names and errors, and what an error has at least.
 _TABLE_REST, _LEAST_ERROR = 25, 20
 
@@ -91,19 +88,10 @@ def _add_queue(parser: argparse.ArgumentParser) -> None:
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="only those of this task")
     parser.add_argument("--reason", help="only those with this reason: failed, crashed, unknown-task, …")
-    parser.add_argument("--older", type=_age, metavar="AGE", help="only those that died longer ago: 30s, 15m, 2h, 7d")
-    parser.add_argument("--newer", type=_age, metavar="AGE", help="only those that died since then")
-
-
-def _age(text: str) -> float:
-    """Read a time span as seconds."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time span. Write a number and its unit: 30s, 15m, 2h, 7d.")
-    seconds = float(found[1]) * _UNITS[found[2]]
-    if seconds > _LONGEST_AGE:
-        raise argparse.ArgumentTypeError(f"{text!r} is over a hundred years.")
-    return seconds
+    parser.add_argument(
+        "--older", type=read_span, metavar="AGE", help="only those that died longer ago: 30s, 15m, 2h, 7d"
+    )
+    parser.add_argument("--newer", type=read_span, metavar="AGE", help="only those that died since then")
 
 
 def _selection(options: argparse.Namespace) -> Selection:
@@ -153,7 +141,7 @@ def list_dead(options: argparse.Namespace) -> int:
         closing(app.broker.each_dead(options.queue, _selection(options), after=options.after)) as found,
     ):
         if options.json:
-            _print_json_list(letters.as_json(letter) for letter in islice(found, limit))
+            print_json_list(letters.as_json(letter) for letter in islice(found, limit))
             return 0
         now, last = time.time(), None
         for last in islice(found, limit):
@@ -255,12 +243,3 @@ def _listed(queues: list[str]) -> str:
     if len(queues) == 1:
         return f"queue {queues[0]!r}"
     return f"any of {len(queues)} queues"
-
-
-def _print_json_list(values: Any) -> None:
-    """Print a list as JSON, value by value: it may be longer than memory."""
-    lead = "["
-    for value in values:
-        print(lead, json.dumps(value, ensure_ascii=False, default=str), sep="", end="")
-        lead = ",\n"
-    print("[]" if lead == "[" else "]")

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from dibs.cli.shown import age, count, iso, pretty, text_of
 from dibs.text import visible
 
 if TYPE_CHECKING:
@@ -22,17 +23,17 @@ _HEAD = (
 def as_json(letter: DeadLetter) -> dict[str, Any]:
     """Return all of a letter under the names that `docs/reference/cli.md` fixes. Times are in UTC."""
     message = letter.message
-    text = _text_of(message.body)
+    text = text_of(message.body)
     return {
         "id": message.id,
         "queue": message.queue,
         "task": message.task,
         "reason": letter.reason,
-        "died": _iso(letter.died, dt.UTC),
+        "died": iso(letter.died, dt.UTC),
         "worker": letter.worker,
         "attempts": message.attempt,
         "crashes": message.crashes,
-        "enqueued": _iso(message.enqueued, dt.UTC),
+        "enqueued": iso(message.enqueued, dt.UTC),
         "priority": message.priority,
         "content_type": message.content_type,
         "headers": message.headers,
@@ -46,9 +47,9 @@ def as_json(letter: DeadLetter) -> dict[str, Any]:
 def as_entry(letter: DeadLetter, now: float) -> str:
     """Return a letter in the two lines that a list has of it, cut to the width of the terminal."""
     message = letter.message
-    crashes = f", {_count(message.crashes, 'crash', 'crashes')}" if message.crashes else ""
+    crashes = f", {count(message.crashes, 'crash', 'crashes')}" if message.crashes else ""
     head = f"{message.id}  {letter.reason or '-'}  {message.task or '-'}"
-    tail = f"  {age(letter.died, now)}, {_count(message.attempt, 'attempt', 'attempts')}{crashes}: {gist(letter)}"
+    tail = f"  {age(letter.died, now)}, {count(message.attempt, 'attempt', 'attempts')}{crashes}: {gist(letter)}"
     width = shutil.get_terminal_size().columns
     # Never a cut id: it is there to be copied.
     return f"{visible(head).replace(chr(10), ' ')}\n{tail if len(tail) <= width else tail[: width - 1] + '…'}"
@@ -57,30 +58,19 @@ def as_entry(letter: DeadLetter, now: float) -> str:
 def as_page(letter: DeadLetter) -> str:
     """Return all of a letter. Times are the reader's own."""
     values = as_json(letter)
-    values |= {"died": _iso(letter.died, None), "enqueued": _iso(letter.message.enqueued, None)}
+    values |= {"died": iso(letter.died, None), "enqueued": iso(letter.message.enqueued, None)}
     lines = [f"{name + ':':14}{'-' if values[name] in {None, ''} else values[name]}" for name in _HEAD]
     for name in ("headers", "properties"):
         lines += [f"{name}:"] * bool(values[name])
         lines += [f"  {key}: {value!r}" for key, value in values[name].items()]
     lines += ["", "error:", letter.error.rstrip() or "-", "", f"body, {len(letter.message.body)} bytes:"]
-    lines.append(_pretty(letter.message.body))
+    lines.append(pretty(letter.message.body))
     return visible("\n".join(lines))
 
 
 def gist(letter: DeadLetter) -> str:
     """Return what the error comes down to: its last line, where a traceback says what was raised."""
     return visible(letter.error.strip().rpartition("\n")[2]).replace("\t", " ") or "-"
-
-
-def age(died: int | None, now: float) -> str:
-    """Return how long ago something died, in its largest unit."""
-    if died is None:
-        return "at an unknown time"
-    seconds = max(0, int(now - died / 1000))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return f"{seconds}s ago"
 
 
 def summarize(letters: Iterable[DeadLetter], queue: str) -> list[dict[str, Any]]:
@@ -125,30 +115,4 @@ def as_row(row: dict[str, Any], now: float, room: int) -> dict[str, Any]:
 
 def dated(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of `summarize` with its times as text, for programs."""
-    return row | {name: _iso(row[name], dt.UTC) for name in ("oldest", "newest")}
-
-
-def _text_of(body: bytes) -> str | None:
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _pretty(body: bytes) -> str:
-    import msgspec  # noqa: PLC0415
-
-    try:
-        return msgspec.json.format(body, indent=2).decode()  # leaves names, numbers and order as they came
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return body.decode("utf-8", "backslashreplace")
-
-
-def _iso(ms: int | None, zone: dt.tzinfo | None) -> str | None:
-    if ms is None:
-        return None
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).astimezone(zone).isoformat(timespec="milliseconds")
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+    return row | {name: iso(row[name], dt.UTC) for name in ("oldest", "newest")}

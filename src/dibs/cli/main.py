@@ -12,17 +12,46 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dibs.cli import chaos, dashboard, dead, demo, enqueue, purge, queues, send, worker
-from dibs.errors import BrokerError, DibsError
+from dibs.cli import (
+    cancel,
+    chaos,
+    dashboard,
+    dead,
+    demo,
+    enqueue,
+    job,
+    jobs,
+    pause,
+    purge,
+    queues,
+    result,
+    send,
+    worker,
+    workers,
+)
+from dibs.errors import (
+    BrokerError,
+    DibsError,
+    JobFailed,
+    ResultCancelled,
+    ResultError,
+    ResultNotKept,
+    ResultPending,
+)
+from dibs.text import visible
 from dibs.url import mask
 
 _EXIT_CODES = """\
 exit codes:
   0  done
   1  the broker or the system could not do it, or a promise of the demo was broken
-  2  the command was wrong: options, names, URL, app, JSON
+  2  the command was wrong: options, names, URL, app, JSON, or nobody knows the job
   3  not confirmed: the user said no, or nobody was there to be asked
   4  dibs chaos found a broken promise: a job was lost, say
+  5  dibs result: the job is dead
+  6  dibs result: it was cancelled
+  7  dibs result: it is not over yet
+  8  dibs result: it is done, and its result is not kept
   130  interrupted
 
 environment:
@@ -31,7 +60,31 @@ environment:
   DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
-_COMMANDS = (worker, send, enqueue, queues, dead, purge, dashboard, demo, chaos)
+_COMMANDS = (
+    worker,
+    send,
+    enqueue,
+    queues,
+    workers,
+    jobs,
+    job,
+    result,
+    cancel,
+    pause,
+    dead,
+    purge,
+    dashboard,
+    demo,
+    chaos,
+)
+
+#: Why there is no result, as exit codes.
+_NO_RESULT: tuple[tuple[type[ResultError], int], ...] = (
+    (JobFailed, 5),
+    (ResultCancelled, 6),
+    (ResultPending, 7),
+    (ResultNotKept, 8),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except BrokerError as error:
         return _complain(error, 1)
+    except ResultError as error:
+        return _complain(error, next((code for kind, code in _NO_RESULT if isinstance(error, kind)), 2))
     except DibsError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
@@ -95,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"dibs: {mask(str(error))}", file=sys.stderr)
+    print(f"dibs: {visible(mask(str(error)))}", file=sys.stderr)
     return code
 
 

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from dibs.cli.arguments import add_broker, add_json, open_app, print_json, print_table
+from dibs.cli.arguments import add_broker, add_json, open_app, print_json, table
+
+if TYPE_CHECKING:
+    from dibs.app import Dibs
+    from dibs.broker import QueueInfo
+
+#: Seconds between two looks, where nothing else is said.
+_INTERVAL = 2.0
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,21 +29,69 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "queues, so there the names are taken from --app or the command line.",
     )
     parser.add_argument("names", nargs="*", metavar="QUEUE", help="these too, where the broker can't list its queues")
+    parser.add_argument(
+        "--watch", nargs="?", type=_interval, const=_INTERVAL, metavar="SECONDS",
+        help=f"show it again and again, every so many seconds ({_INTERVAL:g})",
+    )  # fmt: skip
     add_broker(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table."""
-    import msgspec  # noqa: PLC0415
-
+    """Print the table, once or again and again."""
     with open_app(options) as app:
-        rows = [msgspec.to_builtins(info) for info in app.broker.queues(app.queue_names | set(options.names))]
+        if options.watch is not None:
+            _watch(app, options)
+        found = _look(app, options)
         location = app.broker.location
     if options.json:
-        print_json(rows)
+        print_json(_builtins(found))
     else:
-        print(location)
-        print_table(rows, "no queues")
+        print(*_lines(location, found), sep="\n")
     return 0
+
+
+def _look(app: Dibs, options: argparse.Namespace) -> list[QueueInfo]:
+    return app.broker.queues(app.queue_names | set(options.names))
+
+
+def _watch(app: Dibs, options: argparse.Namespace) -> None:
+    """Print it until somebody has seen enough: in place at a terminal, else one table below the other."""
+    is_terminal = sys.stdout.isatty()
+    is_first = True
+    while True:
+        found = _look(app, options)
+        if options.json:
+            print(json.dumps(_builtins(found), ensure_ascii=False), flush=True)
+        elif is_terminal:
+            lines = [f"{line}\x1b[K" for line in _lines(f"{app.broker.location}  {time.strftime('%H:%M:%S')}", found)]
+            print("\x1b[2J" * is_first + "\x1b[H" + "\n".join(lines) + "\n\x1b[J", end="", flush=True)
+        else:
+            print(*[""] * (not is_first), *_lines(app.broker.location, found), sep="\n", flush=True)
+        is_first = False
+        time.sleep(options.watch)
+
+
+def _lines(location: str, found: Sequence[QueueInfo]) -> list[str]:
+    rows = _builtins(found)
+    is_any_paused = any(info.is_paused for info in found)
+    for row in rows:
+        is_paused = row.pop("is_paused")
+        if is_any_paused:
+            row["state"] = "paused" if is_paused else ""
+    return [location, *table(rows, "no queues")]
+
+
+def _builtins(found: Sequence[QueueInfo]) -> list[dict[str, Any]]:
+    import msgspec  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = msgspec.to_builtins(found)
+    return rows
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be 0.1 seconds or more.")
+    return seconds

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
 from dibs.ledger.statistics import Minute, PastRuns
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future  # which imports logging: `import dibs` is to cost little
 
 
 class Ledger(Protocol):

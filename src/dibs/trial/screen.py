@@ -47,6 +47,11 @@ class Screen:
             self._out.flush()
             self._is_transient = True
 
+    def clear(self) -> None:
+        """Take the transient line away, if there is one."""
+        self._erase()
+        self._out.flush()
+
     def _erase(self) -> None:
         if self._is_transient:
             self._out.write("\r\x1b[2K")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-from importlib.metadata import version
 
 from dibs.ledger.snapshot import ExecutorInfo, Running, Snapshot
 from dibs.message import now_ms
@@ -35,7 +34,7 @@ class Showing:
         self._noting = noting
         self._started = now_ms()
         self._host = socket.gethostname()
-        self._version = version("dibs")
+        self._version = ""
         self._shown = -math.inf
         #: Something has changed since the last one.
         self.is_stale = True
@@ -54,6 +53,7 @@ class Showing:
         """Show how the worker is, if that is due."""
         if self.patience(now) == 0.0:
             self.is_stale, self._shown = False, now
+            self._version = self._version or _version()
             self._supply.show(self._snapshot(is_ending=is_ending))
 
     def _snapshot(self, *, is_ending: bool) -> Snapshot:
@@ -94,6 +94,12 @@ class Showing:
             ],
             held=len(child.running),
         )
+
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 -- takes longer than all that is imported for the first job
+
+    return version("dibs")
 
 
 def _state(child: Child) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import selectors
 import time
 from collections import Counter
@@ -129,9 +130,9 @@ class Supply:
 
     def cancelled(self) -> frozenset[object]:
         """Return the receipts of what is held here and is to be cancelled."""
-        if self._consumer is None:
+        if self._consumer is None or not (asked := self._consumer.cancelled()):
             return frozenset()
-        return frozenset(delivery.receipt for delivery in self._consumer.cancelled())
+        return frozenset(delivery.receipt for delivery in asked)
 
     def note(self, notes: Sequence[tuple[Delivery, Note]]) -> None:
         """Have the ledger show what running jobs say. What it does not take is let go of: nothing hangs on it."""
@@ -167,8 +168,12 @@ class Supply:
             self._begin_pause(error)
             return False
         # A queue that does not count this consumer yet can't say that it is empty: after a restart RabbitMQ is
-        # still bringing it up.
-        return not any(info.ready or not info.consumers for info in infos if info.name in self.queues)
+        # still bringing it up. What waits in a paused one is not for now.
+        mine = [info for info in infos if info.name in self.queues]
+        if any((info.ready and not info.is_paused) or not info.consumers for info in mine):
+            return False
+        # What was handed out while the broker counted is ready nowhere, but there to be received.
+        return self._consumer is None or not select.select([self._consumer], [], [], 0)[0]
 
     def close(self, patience: float) -> None:
         """Record what is left, trying on for so many seconds, and let go of the queues."""

@@ -166,10 +166,11 @@ class FunctionWatch(Watch):
 
     def take_wanted(self) -> type[BaseException] | None:
         """Claim the right to interrupt and return what is to be raised; None: nothing, or the run is not open."""
-        if self._wanted is not None and self.take():
-            self.sent = self._wanted
-            return self._wanted
-        return None
+        kind = self._wanted
+        if kind is None or not self.take():
+            return None
+        self.sent = kind
+        return kind
 
     def admit(self) -> None:
         """Open the run to an interrupt, on its own thread; one that found it closed is raised now."""

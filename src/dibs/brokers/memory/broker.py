@@ -70,7 +70,7 @@ class MemoryBroker:
                     f"Message {message.id} has {len(message.body)} bytes; at most {_CAPABILITIES.body_bytes} fit."
                 )
         with self._store.open() as store:
-            taken = [message.id for message in messages if message.id in store.entries]
+            taken = [message.id for message in messages if store.find(message.id)]
             if taken or len({message.id for message in messages}) < len(messages):
                 raise JobExists(f"Job ids already in use: {', '.join(taken) or 'twice in one call'}.", ids=taken)
             for message in messages:
@@ -153,7 +153,7 @@ class MemoryBroker:
     def cancel(self, ids: Collection[str]) -> dict[str, CancelAnswer]:
         """Cancel jobs. See `Broker.cancel`."""
         with self._store.open() as store:
-            answers = {one: _cancel(store, one) for one in ids}
+            answers: dict[str, CancelAnswer] = {one: _cancel(store, one) for one in ids}
         self._store.wake()
         return answers
 

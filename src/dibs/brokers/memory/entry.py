@@ -12,7 +12,7 @@ from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, DeadLetter, Done, Outcome, Released, RetryIn
 
 #: What whoever asks for the result of a private job is told.
-_PRIVATE = "Its task is private: neither arguments, result nor error are kept."
+_PRIVATE = "the job is private: neither its arguments nor its result are kept"
 
 
 class Entry:
@@ -179,13 +179,8 @@ class Entry:
             case "cancelled":
                 return Ending(status="cancelled")
             case "dead" if self.dead is not None:
-                is_private = self.message.is_private
-                return Ending(
-                    status="dead",
-                    reason=self.dead.reason,
-                    error=None if is_private else self.dead.error,
-                    note=_PRIVATE if is_private else None,
-                )
+                error = None if self.message.is_private else self.dead.error
+                return Ending(status="dead", reason=self.dead.reason, error=error)
             case _:
                 return None
 

@@ -102,16 +102,15 @@ class Store:
         return sorted(found, key=lambda entry: entry.seq)
 
     def add(self, entry: Entry) -> None:
-        """Take a job in; one of the same id that is over is forgotten for it."""
+        """Take a job in."""
         self.queues.add(entry.message.queue)
-        self.over.pop(entry.message.id, None)
         self.entries[entry.message.id] = entry
 
     def delete(self, entries: Sequence[Entry]) -> int:
-        """Forget jobs at once; who waits for them is told that nobody knows them."""
+        """Forget jobs at once; who waits for them is told so."""
         for entry in entries:
             del self.entries[entry.message.id]
-            self._tell(entry.message.id, None)
+            self._tell(entry.message.id, Ending(status="forgotten"))
         return len(entries)
 
     def changed(self, entry: Entry) -> None:

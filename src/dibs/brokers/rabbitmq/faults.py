@@ -28,9 +28,10 @@ def text_of(error: BaseException | None) -> str:
 
 def is_down(error: BaseException) -> bool:
     """Tell whether what was asked for is there, and the server has not brought it up (yet)."""
-    code, text = code_of(error), text_of(error)
-    is_new = code == PRECONDITION_FAILED and "does not have a replica on the local node" in text  # a stream's
-    return is_new or (code == NOT_FOUND and "down or inaccessible" in text)
+    text = text_of(error)
+    if code_of(error) == PRECONDITION_FAILED:  # a stream
+        return "does not have a replica on the local node" in text
+    return code_of(error) == NOT_FOUND and "down or inaccessible" in text
 
 
 def from_login(error: BaseException, location: str) -> BrokerError:

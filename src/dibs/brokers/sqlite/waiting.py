@@ -77,7 +77,14 @@ class Waiting:
         self._store = store
         self._waiters = waiters
         self._lock = threading.Lock()
+        #: Held while the file is read, and during a fork: whoever reads has locks of SQLite's own, and a child that
+        #: got them taken would wait for ever.
         self._looking = threading.Lock()
+        os.register_at_fork(
+            before=self._looking.acquire,
+            after_in_parent=self._looking.release,
+            after_in_child=self._looking.release,
+        )
         self._futures: dict[str, list[Future[Ending | None]]] = {}
         self._mask = 0
         self._is_closed = False
