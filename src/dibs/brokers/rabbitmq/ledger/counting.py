@@ -1,4 +1,7 @@
-"""Counts what an index reads of jobs' ends, for the statistics by the minute. A record that was sent twice counts twice."""
+"""Counts what an index reads of jobs' ends, for the statistics by the minute.
+
+A record that was sent twice counts twice.
+"""
 
 from __future__ import annotations
 
