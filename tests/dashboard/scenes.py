@@ -129,6 +129,7 @@ def busy(scene: Scene) -> str:
     scene.send("reports", "shop.report", priority=9)
     scene.send("reports", "shop.report", due=now_ms() + 3_600_000)
     scene.broker.pause("reports")
+    dead = ""
     for number in range(3):
         dead = scene.ran(
             "hooks", Dead("failed", TRACEBACK, run=a_run("one", "two")), "shop.deliver", {"order": number}

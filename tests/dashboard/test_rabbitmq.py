@@ -63,3 +63,21 @@ def test_pages_show_what_workers_do_and_survive_the_server(
         page.get_by_role("button", name="Put them back").click()
         expect(page.locator(".notice[role=status]")).to_have_text("1 put back into their queues.")
     app.close()
+
+
+def test_without_a_ledger_queues_are_shown_and_it_is_said_why(browser: Browser, rabbit_node: Node) -> None:
+    app = Dibs(f"{rabbit_node.url}?ledger=off", namespace="blind", handover_timeout=5.0)
+
+    @app.task(name="slow")
+    def slow(seconds: float) -> float:
+        return seconds
+
+    slow.enqueue(1.0)
+    with served(app) as dashboard, eye(browser) as tab:
+        for path in ("/", "/queues", "/jobs", "/dead", "/workers", "/job?id=1"):
+            page = tab.open(dashboard.url + path)
+            tab.check()
+            expect(page.locator(".notice.warn")).to_contain_text("what became of jobs is not known")
+        page = tab.open(f"{dashboard.url}/queues")
+        expect(page.locator("tr[data-key=default]")).to_contain_text("1")
+    app.close()

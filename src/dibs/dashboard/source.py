@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dibs.broker import Broker, CancelAnswer, QueueInfo
+from dibs.errors import LedgerUnavailable
 from dibs.ledger.ledger import Ledger
 from dibs.ledger.life import JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
@@ -38,6 +39,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     location: str
     queues: list[QueueInfo]
     workers: list[Snapshot]
+    #: Why the ledger can't be asked; None: it can.
+    no_ledger: str | None = None
 
     @property
     def dead(self) -> int:
@@ -89,7 +92,8 @@ class Source:
 
     def minutes(self, since: int) -> list[Minute]:
         """Return what the ledger recorded by minute and queue, with the depths that were seen from here."""
-        minutes = {(minute.start, minute.queue): minute for minute in self.ledger.minutes(since)}
+        told = [] if self.board().no_ledger else self.ledger.minutes(since)
+        minutes = {(minute.start, minute.queue): minute for minute in told}
         with self._lock:
             seen = [(start, depths) for start, depths in self._depths if start >= since - MINUTE]
         for start, depths in seen:
@@ -100,15 +104,17 @@ class Source:
 
     def runs(self, since: int, *, limit: int) -> PastRuns:
         """Return the runs that ended since then, the latest first."""
-        return self.ledger.runs(since, limit=limit)
+        return PastRuns([], since) if self.board().no_ledger else self.ledger.runs(since, limit=limit)
 
     def jobs(self, selection: JobSelection, *, limit: int, after: str | None) -> Page:
         """Return a page of jobs."""
+        if self.board().no_ledger:
+            return Page([], None)
         return self.ledger.jobs(selection, limit=limit, after=after)
 
     def job(self, id: str) -> JobInfo | None:  # noqa: A002 -- the word of the API
         """Return one job, without what is to be hidden."""
-        found = self.ledger.job(id)
+        found = None if self.board().no_ledger else self.ledger.job(id)
         if found is None or not self.hides_arguments:
             return found
         return msgspec.structs.replace(found, body=None, result=None)
@@ -143,11 +149,19 @@ class Source:
     def _look(self) -> Board:
         broker = self._app.broker
         queues = broker.queues(self._app.queue_names)
-        workers = broker.ledger.workers() if broker.capabilities.has_ledger else []
+        workers, no_ledger = _workers(broker)
         now = now_ms()
         depths = {queue.name: queue.ready + (queue.delayed or 0) for queue in queues}
         start = now - now % MINUTE
         if self._depths and self._depths[-1][0] == start:
             self._depths.pop()
         self._depths.append((start, depths))
-        return Board(at=now, location=broker.location, queues=queues, workers=workers)
+        return Board(at=now, location=broker.location, queues=queues, workers=workers, no_ledger=no_ledger)
+
+
+def _workers(broker: Broker) -> tuple[list[Snapshot], str | None]:
+    """Return who is at work, and why the ledger can't tell, where it can't."""
+    try:
+        return broker.ledger.workers(), None
+    except LedgerUnavailable as error:
+        return [], str(error)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from dibs.dashboard.slots import running
 from dibs.ledger.snapshot import Snapshot
 from dibs.ledger.statistics import PastRuns
 
@@ -114,8 +115,7 @@ def lay_out(past: PastRuns, workers: Sequence[Snapshot], *, span: int, now: int)
     stretches += [
         _Stretch(job.id, job.task or "–", job.attempt, worker.worker, job.since, None, "running")
         for worker in workers
-        for executor in worker.executors
-        for job in executor.running
+        for job in running(worker)
         if (job.id, job.attempt, worker.worker) not in over
     ]
     bands, bars, height = _place(stretches, workers, since, now)

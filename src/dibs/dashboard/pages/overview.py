@@ -7,6 +7,7 @@ from typing import Literal
 from dibs.dashboard.charts import Chart, Series, bars, lines, spark
 from dibs.dashboard.hour import Hour
 from dibs.dashboard.page import Page, Query, Shown
+from dibs.dashboard.slots import busy_of_all
 from dibs.dashboard.source import Board, Source
 from dibs.dashboard.timeline import Timeline, lay_out
 from dibs.dashboard.wording import duration, number
@@ -42,7 +43,7 @@ def look(source: Source, query: OverviewQuery) -> Shown:
         "alarm": "bad" if rate >= _BAD else "warn" if rate >= _WORRYING else "",
         "last": _last_minute(hour),
         "slots": sum(worker.slots for worker in board.workers),
-        "busy": sum(executor.held for worker in board.workers for executor in worker.executors),
+        "busy": busy_of_all(board.workers),
         "throughput": _throughput(hour),
         "waiting": _waiting(hour),
         "depth": _depth(hour),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dibs.dashboard.page import Page, Query, Shown
+from dibs.dashboard.slots import busy
 from dibs.dashboard.source import Source
 
 
@@ -15,7 +16,7 @@ def look(source: Source, query: WorkersQuery) -> Shown:
     del query
     board = source.board()
     versions = {worker.version for worker in board.workers}
-    return {"board": board, "now": board.at, "versions": versions}
+    return {"board": board, "now": board.at, "versions": versions, "busy": busy}
 
 
 PAGE = Page("/workers", "Workers", "Workers", "workers.html", WorkersQuery, look)
