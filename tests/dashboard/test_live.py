@@ -18,9 +18,17 @@ from tests.workers import Worker
 
 TASKS = """\
 import time
-from dibs import Dibs, current_job
+from pathlib import Path
+from dibs import Dibs
 
 app = Dibs()
+
+
+@app.task(name="hang_once")
+def hang_once(path: str) -> None:
+    if not Path(path).exists():
+        Path(path).touch()
+        time.sleep(600)
 
 
 @app.task(name="slow")
@@ -49,6 +57,10 @@ def world(tmp_path: Path) -> Iterator[tuple[Dibs, dict[str, str]]]:
     @app.task(name="fail", queue="fragile", retries=0)
     def fail(text: str) -> None:
         raise ValueError(text)
+
+    @app.task(name="hang_once")
+    def hang_once(path: str) -> None:
+        return None
 
     yield app, {"DIBS_URL": url, "PYTHONPATH": str(tmp_path)}
     app.close()
@@ -89,12 +101,13 @@ def test_a_worker_that_is_killed_is_seen_with_the_job_that_another_one_took(
     browser: Browser, world: tuple[Dibs, dict[str, str]], tmp_path: Path
 ) -> None:
     app, env = world
-    job = app.get_task("slow").enqueue(3.0)
+    begun = tmp_path / "begun"
+    job = app.get_task("hang_once").enqueue(str(begun))
 
     with served(app) as dashboard, eye(browser) as tab:
         page = tab.open(f"{dashboard.url}/")
         with Worker("busy_tasks:app", "-p", "1", directory=tmp_path / "logs", env=env) as first:
-            until(lambda: app.broker.queues()[0].running == 1)
+            until(begun.exists)
             with Worker("busy_tasks:app", "-p", "1", directory=tmp_path / "logs", env=env) as second:
                 second.wait_ready()
                 first.kill()

@@ -38,7 +38,8 @@ def test_every_page_shows_a_job_in_each_state(browser: Browser, scene: Scene, mo
             tab.open(dashboard.url + path)
 
             tab.check()
-            tab.check_access()
+            if mode != "phone":
+                tab.check_access()
 
         seen = tab.open(f"{dashboard.url}/jobs").locator("main").inner_text()
         for state in ("delayed", "ready", "running", "done", "dead", "cancelled"):

@@ -182,7 +182,7 @@ def test_a_page_that_stays_open_does_not_grow() -> None:
                 looks.regions["live_a"] = f"{number:1000}"
                 await next_news(follow)
             before = tracemalloc.get_traced_memory()[0]
-            for number in range(1500):
+            for number in range(800):
                 looks.regions["live_a"] = f"{number:1000}"
                 await next_news(follow)
             assert tracemalloc.get_traced_memory()[0] - before < 100_000
