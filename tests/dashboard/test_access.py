@@ -12,6 +12,7 @@ import pytest
 from dibs import BadOption
 from dibs.dashboard import dashboard
 from dibs.dashboard.access import Access, is_loopback
+from dibs.dashboard.source import Source
 from tests.dashboard.scenes import Scene, busy
 from tests.dashboard.serving import served
 
@@ -126,6 +127,9 @@ def test_hidden_arguments_are_nowhere(scene: Scene) -> None:
 
     assert "hides arguments and results" in page
     assert "order" not in page
+    hidden = Source(scene.app, hides_arguments=True).job(dead)
+    assert hidden is not None
+    assert (hidden.body, hidden.result) == (None, None)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:5555", "127.0.0.1.evil.example", ""])
