@@ -32,9 +32,9 @@ class Sim:
 class History:
     """Makes entries, in the order in which they happen."""
 
-    def __init__(self, seed: int, *, jobs: int, steps: int) -> None:
+    def __init__(self, seed: int, *, jobs: int, steps: int, begun: int = 1_700_000_000_123) -> None:
         self._random = random.Random(seed)
-        self.now = 1_700_000_000_123
+        self.now = begun
         self.entries: list[Entry] = []
         self.jobs = [Sim(f"job-{seed}-{number}", self._random.choice(QUEUES)) for number in range(jobs)]
         for _ in range(steps):

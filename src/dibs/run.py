@@ -102,7 +102,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         finally:
             RUNNING.reset(token)
         run = _over(watch, started)
-        return self._never_ran(result, run) if inspect.isawaitable(result) else self._done(result, run)
+        if result is not None and inspect.isawaitable(result):
+            return self._never_ran(result, run)
+        return self._done(result, run)
 
     async def arun(self, watch: Watch) -> Outcome:
         """Run a coroutine function and judge how it ended; a cancellation that is not `watch`'s passes on."""

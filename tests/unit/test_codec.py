@@ -205,6 +205,10 @@ def test_positional_only_and_keyword_only_parameters_are_told_apart() -> None:
         signature(function).encode((), {"first": 1, "second": 2, "third": 3})
     with pytest.raises(BadArguments, match="positional"):
         signature(function).encode((1, 2, 3), {})
+    with pytest.raises(BadArguments, match="'third'"):
+        signature(function).encode((1, 2), {})
+    with pytest.raises(BadArguments, match="'third'"):
+        signature(function).decode(b'{"args": [1, 2]}')
 
 
 def test_rest_and_other_keywords_take_their_annotation_each() -> None:
@@ -394,6 +398,7 @@ def test_a_misspelt_part_is_refused_rather_than_run_with_defaults() -> None:
     ("body", "named"),
     [
         (b"{}", "'path'"),
+        (b'{"args": []}', "'path'"),
         (b'{"args": [1]}', "'path'"),
         (b'{"args": ["a", "b"]}', "'width'"),
         (b'{"args": ["a", 1, 2]}', "2 positional arguments, not 3"),

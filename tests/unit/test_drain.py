@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from dibs import BrokerError, Dead, Dibs, Done, Message, Outcome, Retry, RetryIn
+from dibs import BrokerError, Cancelled, Dead, Dibs, Done, Message, Outcome, Retry, RetryIn
+from dibs.brokers.memory.consumer import MemoryConsumer
+from dibs.message import Delivery
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -241,3 +243,27 @@ def test_ctrl_c_inside_a_running_event_loop_ends_the_drain_after_the_job(
 
     thread.join()
     assert counts(app) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("app", ["memory"], indirect=True)
+def test_what_was_to_be_cancelled_when_it_came_is_not_run(app: Dibs, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    job = app.task(name="work")(lambda: ran.append("work")).enqueue()
+    received: list[Delivery] = []
+    receive = MemoryConsumer.receive
+
+    def receive_and_tell(consumer: MemoryConsumer, limit: int) -> list[Delivery]:
+        found = receive(consumer, limit)
+        received.extend(found)
+        return found
+
+    # As on RabbitMQ, where what waits is cancelled by whoever receives it.
+    monkeypatch.setattr(MemoryConsumer, "receive", receive_and_tell)
+    monkeypatch.setattr(MemoryConsumer, "cancelled", lambda _: received)
+
+    assert app.drain() == [Cancelled()]
+
+    assert ran == []
+    info = app.broker.ledger.job(job.id)
+    assert info is not None
+    assert info.status == "cancelled"

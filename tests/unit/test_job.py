@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pydantic
 import pytest
 
@@ -490,6 +491,48 @@ def test_whoever_gives_up_waits_no_more(memory: Dibs) -> None:
 
     asyncio.run(cancelled())
     assert waiters(memory) == {}
+
+
+def test_a_wait_that_is_given_up_before_it_has_begun_is_over_when_it_has(
+    memory: Dibs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = memory.task(name="work")(lambda: 7).enqueue()
+    kind, may_begin = type(memory.broker.ledger), threading.Event()
+
+    def watch(ledger: Any, id: str, *, is_ours: bool, watch: Any = kind.watch) -> Any:  # noqa: A002
+        may_begin.wait(10)
+        return watch(ledger, id, is_ours=is_ours)
+
+    async def give_up() -> None:
+        with pytest.raises(ResultPending):
+            await job.aresult(timeout=0.05)
+        may_begin.set()
+
+    monkeypatch.setattr(kind, "watch", watch)
+    asyncio.run(give_up())  # which waits for the thread that begins
+
+    assert waiters(memory) == {}
+
+
+def test_a_record_that_is_still_on_its_way_is_waited_for_by_who_handed_over(
+    memory: Dibs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = memory.task(name="work")(lambda: 7).enqueue()
+    broker, left = memory.broker, [None, None]
+    late = msgspec.structs.replace(broker.capabilities, is_ledger_exact=False)
+    known = type(broker.ledger).job
+
+    def find(ledger: Any, id: str) -> Any:  # noqa: A002
+        return left.pop() if left else known(ledger, id)
+
+    monkeypatch.setattr(type(broker), "capabilities", late)
+    monkeypatch.setattr(type(broker.ledger), "job", find)
+
+    with pytest.raises(UnknownJob):
+        memory.job(job.id).status()
+    assert len(left) == 1
+    assert job.status() == "ready"
+    assert left == []
 
 
 def test_a_forked_child_waits_for_its_parents_job_too(app: Dibs) -> None:

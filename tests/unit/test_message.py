@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from typing import Any
@@ -86,6 +87,23 @@ def test_ids_are_uuids_of_version_7_that_sort_by_time() -> None:
 
 def test_ids_are_not_given_twice() -> None:
     assert len({new_id() for _ in range(10_000)}) == 10_000
+
+
+def test_a_forked_child_makes_ids_of_its_own() -> None:
+    new_id()  # fetches random numbers for many more
+    reading, writing = os.pipe()
+
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, " ".join(new_id() for _ in range(100)).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    theirs = os.read(reading, 65536).decode().split()
+    mine = [new_id() for _ in range(100)]
+    os.close(reading)
+    os.close(writing)
+
+    assert len({job_id[14:] for job_id in mine + theirs}) == 200
 
 
 def test_a_message_reads_its_body_as_text_and_json() -> None:

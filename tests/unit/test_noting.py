@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -117,6 +118,22 @@ def test_a_run_that_says_nothing_costs_no_thread_and_no_frame(line: FakeLine) ->
 
     assert line.sent == []
     assert threading.active_count() == before
+
+
+def test_in_a_process_that_a_task_forks_nothing_is_told_and_nobody_waits(line: FakeLine) -> None:
+    teller = Teller(cast("Line", line), Alarms())
+    watch, job = surround(line, teller=teller)
+
+    with teller.opening:  # as another thread may hold it at that moment
+        pid = os.fork()
+    if pid == 0:
+        job.progress(1)
+        watch.log(["line"])
+        os._exit(threading.active_count())
+
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert line.sent == []
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,25 @@ def test_concurrent_sends_share_a_commit(world: SqliteWorld) -> None:
     assert broker.queues()[0].ready == 21
 
 
+def test_sixteen_threads_that_send_one_by_one_meet_in_the_same_commits(world: SqliteWorld) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    commits = count_commits(broker)
+
+    def send() -> None:
+        for _ in range(50):
+            broker.send([job("a")])
+
+    threads = [threading.Thread(target=send) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert broker.queues()[0].ready == 801
+    assert len(commits) <= 800 / 4  # about 60 where nothing else is going on
+
+
 def test_a_send_that_fails_harms_none_of_those_it_shares_a_commit_with(world: SqliteWorld) -> None:
     broker = world.open()
     broker.send([job("a", id="taken")])

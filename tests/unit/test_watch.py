@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -135,7 +136,7 @@ def race_cancels(line: FakeLine, interrupter: Interrupter, chance: random.Random
     ends = [0, 0]
     for number in range(first, first + ROUNDS):
         delay = LIMIT + chance.uniform(-0.5, 0.5) * LIMIT
-        alarm = interrupter.alarms.set(delay, lambda number=number: cancel(interrupter.watches, frozenset([number])))
+        alarm = interrupter.alarms.set(delay, partial(cancel, interrupter.watches, frozenset([number])))
         watch = surround(line, interrupter, number=number)
         try:
             assert watch.call(busy, (LIMIT,), {}) == "done"

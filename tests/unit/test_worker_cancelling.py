@@ -68,8 +68,8 @@ class FakeChild:
         self.is_killed = True
 
 
-def delivery(name: str, **fields: bool) -> Delivery:
-    return Delivery(message=Message(body=b"", queue="q", id=name, task="t", **fields), receipt=name)
+def delivery(name: str) -> Delivery:
+    return Delivery(message=Message(body=b"", queue="q", id=name, task="t"), receipt=name)
 
 
 def make(*children: FakeChild) -> tuple[Cancelling, Slots, FakeSupply]:

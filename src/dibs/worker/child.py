@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from dibs.message import Delivery, now_ms
 from dibs.outcome import Outcome, Run
-from dibs.worker.frames import WAKING, Began, Cancel, Frame, Inbox, Keep, Lost, Setup, Start, Stop, pack
+from dibs.worker.frames import WAKING, Began, Cancel, Frame, Inbox, Keep, Lost, Setup, Start, Stop, append, pack
 from dibs.worker.memory import resident_bytes
 from dibs.worker.window import Window
 
@@ -114,7 +114,8 @@ class Child:
 
     def post(self, *frames: Frame) -> None:
         """Put frames into the outbox; `flush` sends them."""
-        self._outbox += pack(frames)
+        for frame in frames:
+            append(self._outbox, frame)
 
     def start(self, number: int, delivery: Delivery) -> None:
         """Have it run a delivery when a slot is free."""
@@ -123,7 +124,7 @@ class Child:
         self.running[number] = delivery
         self.since[number] = now_ms()
         self._body_bytes += len(delivery.message.body)
-        self.post(Start(number, self._epoch, delivery.message))
+        append(self._outbox, Start(number, self._epoch, delivery.message))
         self._unpermitted += 1
 
     def finish(self, number: int) -> Delivery:

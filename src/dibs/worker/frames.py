@@ -20,6 +20,7 @@ from dibs.outcome import Outcome, Reason
 #: a stray one harms nothing.
 WAKING = signal.SIGURG
 _LENGTH = struct.Struct(">I")
+_NO_LENGTH = bytes(4)
 #: Bytes of the longest frame: the largest body that a broker takes, and some. Below what any four printable
 #: characters would mean, so a task that prints to the wrong descriptor is found out.
 _LONGEST = 513 * 1024 * 1024
@@ -134,7 +135,7 @@ class Inbox:
         self._buffer = bytearray()
         self._decoder = msgspec.msgpack.Decoder(Frame)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes | bytearray) -> list[Frame]:
         """Return the frames that these bytes complete."""
         buffer = self._buffer
         buffer += data
@@ -161,14 +162,20 @@ class Inbox:
         return frames
 
 
-def pack(frames: Iterable[Frame]) -> bytes:
+def pack(frames: Iterable[Frame]) -> bytearray:
     """Return frames as the bytes that carry them."""
     packed = bytearray()
     for frame in frames:
-        data = _ENCODER.encode(frame)
-        packed += _LENGTH.pack(len(data))
-        packed += data
-    return bytes(packed)
+        append(packed, frame)
+    return packed
+
+
+def append(packed: bytearray, frame: Frame) -> None:
+    """Put the bytes of one more frame behind those of others."""
+    start = len(packed)
+    packed += _NO_LENGTH
+    _ENCODER.encode_into(frame, packed, -1)
+    _LENGTH.pack_into(packed, start, len(packed) - start - 4)
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -6,6 +6,7 @@ once. The log goes along once a second. A run that says nothing costs nothing.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -83,10 +84,16 @@ class Teller:
         self._told = 0.0
         #: Held by the thread that makes a run's notes.
         self.opening = threading.Lock()
+        self._is_deaf = False
+        os.register_at_fork(after_in_child=self._go_deaf)
+
+    def _go_deaf(self) -> None:
+        """In a process that a task forks: nobody here tells anything, and who held a lock is not here."""
+        self._is_deaf, self.opening = True, threading.Lock()
 
     def hears(self, notes: Notes) -> bool:
-        """Tell whether somebody will see to what this run says next."""
-        return notes in self._speaking
+        """Tell whether somebody will see to what this run says next, or nobody ever will."""
+        return self._is_deaf or notes in self._speaking
 
     def hear(self, notes: Notes) -> None:
         """See to what a run has just said."""

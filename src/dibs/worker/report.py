@@ -14,6 +14,8 @@ log = logging.getLogger("dibs.worker")
 
 def report(delivery: Delivery, outcome: Outcome) -> None:
     """Log an outcome that an operator wants to know of: work will be redone, or was set aside."""
+    if not isinstance(outcome, RetryIn | Dead | Cancelled):
+        return
     message = delivery.message
     fields = (_one_line(message.id), _one_line(message.task or "none"), _one_line(message.queue), message.attempt)
     match outcome:
@@ -33,8 +35,6 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
             log.error(text, reason, *fields, _last_line(error))
         case Cancelled():
             log.info("job cancelled job=%s task=%s queue=%s attempt=%d", *fields)
-        case _:
-            return
 
 
 def ids(deliveries: Iterable[Delivery]) -> str:

@@ -6,8 +6,9 @@ import threading
 
 from dibs.lifespan import finish
 from dibs.worker.executor import Executor, end_with
-from dibs.worker.frames import Finished, Start
+from dibs.worker.frames import Finished
 from dibs.worker.interrupters import MainThreadInterrupter, ThreadInterrupter
+from dibs.worker.relay import Relay, Runner
 
 
 def serve_alone(executor: Executor) -> None:
@@ -27,22 +28,16 @@ def serve_alone(executor: Executor) -> None:
 def serve_on_threads(executor: Executor) -> None:
     """Run a job per slot at a time, each on a thread that takes the next one itself: no hand-over between threads."""
     finish(executor.start())
-    taking = threading.Lock()
+    line = executor.line
+    relay = Relay(line)
     interrupter = ThreadInterrupter(executor.alarms)
     interrupter.listen(executor.line)
 
-    def take() -> Start | None:
-        with taking:
-            while not executor.line.is_stopped:
-                if (start := executor.line.take()) is not None:
-                    return start
-                executor.line.wait()
-        return None
-
     def serve() -> None:
         try:
-            while (start := take()) is not None:
-                executor.line.send(Finished(start.number, executor.run(start, interrupter)))
+            runner = Runner(relay)
+            while (start := runner.take()) is not None:
+                line.send(Finished(start.number, executor.run(start, interrupter)))
         except BaseException as error:  # noqa: BLE001 -- a slot without its thread would hold its job for ever
             end_with(error)
 

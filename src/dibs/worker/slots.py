@@ -67,6 +67,7 @@ class Slots:
         """
         ended: list[Ended] = []
         marked: list[Delivery] = []
+        children = [child for child in self.children if _is_open(child)]
         for delivery in deliveries:
             message = delivery.message
             if delivery.returns != 0 and (outcome := judge_return(delivery, self.returns_limit)) is not None:
@@ -76,7 +77,7 @@ class Slots:
             elif message.crashes and self._slots > 1:
                 self._suspects.append(delivery)
             else:
-                child = min(filter(_is_open, self.children), key=lambda child: (child.room == 0, len(child.running)))
+                child = children[0] if len(children) == 1 else min(children, key=_crowding)
                 child.start(next(self._numbers), delivery)
         for delivery in marked:  # last: one takes a whole executor
             if not self._start_alone(delivery):
@@ -189,12 +190,19 @@ class Slots:
         surplus = len(ready) - self._executors
         worn = [child for child in ready if child.worn_by]
         idle = [child for child in ready if not child.worn_by and not child.running]
-        busy = sorted((child for child in ready if not child.worn_by and child.running), key=lambda c: len(c.running))
-        chosen = (worn + idle + busy[: self._surplus])[: max(0, surplus)]
+        chosen = worn + idle
+        if self._surplus:
+            busy = [child for child in ready if not child.worn_by and child.running]
+            chosen += sorted(busy, key=lambda child: len(child.running))[: self._surplus]
+        chosen = chosen[: max(0, surplus)]
         for child in chosen:
             child.is_retired = True
         self._surplus = max(0, self._surplus - len(chosen))
         return chosen
+
+
+def _crowding(child: Child) -> tuple[bool, int]:
+    return child.room == 0, len(child.running)
 
 
 def _is_open(child: Child) -> bool:

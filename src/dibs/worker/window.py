@@ -45,11 +45,15 @@ class Window:
         # A gap of some milliseconds may as well be the machine's as the job's: it slows the pace, no more.
         self._pace += (gap - self._pace) / EVIDENCE
         self._row += 1
-        most = max(self._slots, min(MOST, self._slots + int(AHEAD / max(self._pace, 1e-6))))
-        if self.size > most:
-            self.size, self._row = most, 0
-        elif self._row >= max(self.size, EVIDENCE):
-            self.size, self._row = min(self.size * 2, most), 0
+        if (self.size - self._slots) * self._pace > AHEAD:
+            self.size, self._row = self._most, 0
+        elif self._row >= EVIDENCE and self._row >= self.size:
+            self.size, self._row = min(self.size * 2, self._most), 0
+
+    @property
+    def _most(self) -> int:
+        """What is done within a moment at the pace of late, beside what fills the slots."""
+        return max(self._slots, min(MOST, self._slots + int(AHEAD / max(self._pace, 1e-6))))
 
     def fall_back(self) -> None:
         """Hold nothing ahead until short jobs have proved anew that nobody waits for it."""

@@ -30,7 +30,7 @@ def is_down(error: BaseException) -> bool:
     """Tell whether what was asked for is there, and the server has not brought it up (yet)."""
     text = text_of(error)
     if code_of(error) == PRECONDITION_FAILED:  # a stream
-        return "does not have a replica on the local node" in text
+        return re.search(r"does not have a (running )?replica on the local node", text) is not None
     return code_of(error) == NOT_FOUND and "down or inaccessible" in text
 
 

@@ -1,7 +1,7 @@
 """Handing over: concurrent sends of one process share a transaction, and so an fsync.
 
-Whoever gets the turn stores what all others have lined up meanwhile; they find theirs done. A send that fails by
-its own fault (a taken id) is undone alone.
+Whoever gets the turn stores what all others have lined up meanwhile, and wakes them; one who has just stored along
+with others waits a moment for them to come back. A send that fails by its own fault (a taken id) is undone alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,12 @@ from dibs.errors import BrokerBusy, BrokerError, DibsError, HandoverUncertain, J
 #: What SQLite and its driver raise for the values of one row: it does not concern the rows of others.
 _FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeError)
 
+#: Seconds for which one who stores waits for each of those who stored a moment ago. They need a third of that to come
+#: back, one after the other; a commit takes twice as long.
+_PATIENCE = 0.0001
+#: Seconds after which one who waits looks by himself: an interrupt may have hit the one who was to wake him.
+_LOOK_EVERY = 0.1
+
 ADD_QUEUE = "INSERT OR IGNORE INTO dibs_queues (name) VALUES (?)"
 # Served by the unique index of dibs_jobs.id.
 _TAKEN = "SELECT id FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"
@@ -29,7 +36,7 @@ _TAKEN = "SELECT id FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"
 class Handover:
     """What one call hands over, and what came of it."""
 
-    __slots__ = ("error", "is_over", "queues", "rows", "size")
+    __slots__ = ("bell", "error", "is_over", "queues", "rows", "size")
 
     def __init__(self, messages: Sequence[rows.Row], queues: set[str], size: int) -> None:
         self.rows = messages
@@ -37,6 +44,8 @@ class Handover:
         self.size = size
         self.is_over = False
         self.error: DibsError | None = None
+        #: While its thread waits: released to wake it.
+        self.bell: threading.Lock | None = None
 
 
 class Commits:
@@ -46,22 +55,54 @@ class Commits:
         self._store = store
         self._timeout = timeout
         self._connection = store.connect(synchronous="FULL")
+        #: Held by the thread that stores.
         self._turn = threading.Lock()
         self._waiting: deque[Handover] = deque()
+        #: How many there were at the last commit: those that were stored, and those that had come meanwhile.
+        self._crowd = 1
+        #: Released when as many wait as that; held at other times.
+        self._gathered = threading.Lock()
+        self._gathered.acquire()
         self._known_queues: set[str] = set()
 
     def send(self, handover: Handover) -> None:
         """Return when it is on disk, or raise what is wrong with it."""
-        self._waiting.append(handover)
-        if not self._turn.acquire(timeout=self._timeout):
-            self._withdraw(handover)
-        try:
-            if not handover.is_over:
-                self._store_all(handover)
-        finally:
-            self._turn.release()
+        if self._turn.acquire(blocking=False) or self._wait(handover):
+            try:
+                if not handover.is_over:
+                    self._store_all(handover)
+            finally:
+                self._turn.release()
+                if self._waiting:  # those that came meanwhile; who comes from now on finds the turn free
+                    self._call_next()
         if handover.error is not None:
             raise handover.error
+
+    def _wait(self, handover: Handover) -> bool:
+        """Wait for others to store this; True: it is this thread's turn to do so."""
+        deadline = time.monotonic() + self._timeout
+        handover.bell = threading.Lock()
+        handover.bell.acquire()
+        self._waiting.append(handover)
+        if len(self._waiting) >= self._crowd - 1:
+            _ring(self._gathered)
+        while not handover.is_over:
+            if self._turn.acquire(blocking=False):
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._withdraw(handover)
+            handover.bell.acquire(timeout=min(left, _LOOK_EVERY))
+        return False
+
+    def _call_next(self) -> None:
+        """Wake the first of those that wait, whose turn it may be."""
+        try:
+            bell = self._waiting[0].bell
+        except IndexError:
+            return
+        if bell is not None:
+            _ring(bell)
 
     def _withdraw(self, handover: Handover) -> None:
         try:
@@ -78,35 +119,66 @@ class Commits:
 
     def _store_all(self, mine: Handover) -> None:
         """Store everything that waits, in one transaction."""
-        batch = []
-        while self._waiting:
-            batch.append(self._waiting.popleft())
-        if mine not in batch:  # the thread that had taken it along was interrupted
-            batch.append(mine)
+        batch = self._gather(mine)
         try:
             queues = set().union(*(handover.queues for handover in batch)) - self._known_queues
             with self._store.write(self._connection, size=sum(handover.size for handover in batch)):
                 for name in queues:
                     self._connection.execute(ADD_QUEUE, (name,))
-                for handover in batch:
-                    self._insert(handover, is_alone=len(batch) == 1)
+                self._insert(batch)
             self._known_queues |= queues
         except DibsError as error:
             for handover in batch:
                 handover.error = handover.error or _doubt(handover, self._store.path, error)
+        self._crowd = len(batch) + len(self._waiting)
         for handover in batch:
             handover.is_over = True
+            if handover.bell is not None:
+                _ring(handover.bell)
 
-    def _insert(self, handover: Handover, *, is_alone: bool) -> None:
-        if is_alone and len(handover.rows) == 1:
+    def _gather(self, mine: Handover) -> list[Handover]:
+        """Take what waits. Where others were about a moment ago they are waited for: they come back just now."""
+        if self._crowd > 1:
+            self._gathered.acquire(blocking=False)  # it may have been rung while nobody listened
+            missing = self._crowd - 1 - len(self._waiting)
+            if missing > 0:
+                self._gathered.acquire(timeout=missing * _PATIENCE)
+        batch = [mine]
+        while self._waiting:
+            handover = self._waiting.popleft()
+            if handover is not mine:
+                batch.append(handover)
+        return batch
+
+    def _insert(self, batch: Sequence[Handover]) -> None:
+        alone = batch[0] if len(batch) == 1 else None
+        if alone is not None and len(alone.rows) == 1:
             try:
-                self._connection.execute(rows.INSERT, handover.rows[0])
+                self._connection.execute(rows.INSERT, alone.rows[0])
             except _FAULTS as error:
-                raise _fault(self._connection, handover, self._store.path, error) from error
+                raise _fault(self._connection, alone, self._store.path, error) from error
             return
-        insert(self._connection, handover, path=self._store.path)
-        if is_alone and handover.error is not None:
-            raise handover.error
+        if alone is None:
+            self._connection.execute("SAVEPOINT handovers")
+            try:
+                self._connection.executemany(rows.INSERT, (row for handover in batch for row in handover.rows))
+            except _FAULTS:
+                self._connection.execute("ROLLBACK TO handovers")  # one of them is at fault: each by itself
+            else:
+                self._connection.execute("RELEASE handovers")
+                return
+        for handover in batch:
+            insert(self._connection, handover, path=self._store.path)
+        if alone is not None and alone.error is not None:
+            raise alone.error
+
+
+def _ring(bell: threading.Lock) -> None:
+    """Release a lock that somebody may be waiting to acquire; twice is as good as once."""
+    try:
+        bell.release()
+    except RuntimeError:
+        return
 
 
 def insert(connection: sqlite3.Connection | sqlite3.Cursor, handover: Handover, *, path: Path) -> None:

@@ -110,8 +110,10 @@ class SqliteConsumer:
     def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Record outcomes in one transaction. See `Consumer.settle`."""
         self._check_owner()
-        mine = [(delivery, outcome) for delivery, outcome in outcomes if self._made(delivery)]
-        lost = [delivery for delivery, _ in outcomes if not self._made(delivery)]
+        mine = [each for each in outcomes if self._made(each[0])]
+        lost = []
+        if len(mine) < len(outcomes):
+            lost = [delivery for delivery, _ in outcomes if not self._made(delivery)]
         if mine:
             name = self._membership.name
             with self._store.write(self._connection, size=_size(mine)):

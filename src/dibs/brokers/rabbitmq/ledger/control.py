@@ -145,12 +145,11 @@ class Orders:
         try:
             await self._read(connection)
         except exceptions.ChannelClosedByBroker as error:
-            if faults.is_down(error):
-                return False
-            if faults.code_of(error) != faults.NOT_FOUND:
-                raise
-            await self._streams.declare(connection)
-            await self._read(connection)
+            if not faults.is_down(error):
+                if faults.code_of(error) != faults.NOT_FOUND:
+                    raise
+                await self._streams.declare(connection)
+            return False
         return True
 
     async def _read(self, connection: Connection) -> None:

@@ -23,7 +23,7 @@ from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.ledger.index import Index, Overtaken, digest_of
 from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of
-from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader, end_of
+from dibs.brokers.rabbitmq.ledger.stream import OWN_ENTRIES, Batch, StreamReader, end_of
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.link import Link
 from dibs.errors import AccessRefused, BrokerUnavailable, LedgerUnavailable
@@ -141,6 +141,7 @@ class Follower:
                 self._index = Index(self.path, identity_of(self._address, self._name))
         if self._index is not None and end < self._index.next:
             self._make_anew("it ends before what was read of it")
+        await self._follow(connection)  # even if there is nothing to read now, as others wait for what we write
         return end, self._place()
 
     async def _find_end(self, connection: Connection) -> int:
@@ -159,12 +160,9 @@ class Follower:
         """Go on for a moment, or until `end`. Returns how far the index is."""
         deadline = time.monotonic() + _SLICE
         while (place := self._place()) < end and time.monotonic() < deadline:
-            if self._trouble is not None:
-                raise self._trouble
             if self._index is None:
                 self._take_over(place)
-            elif self._reader is None or not self._reader.is_open:
-                await self._explained(self._read(connection))
+            await self._follow(connection)
             await asyncio.sleep(_PAUSE if self._index is None else 0.002)
         return place
 
@@ -190,6 +188,17 @@ class Follower:
                 is_ours = self._claim.usurp()
             if is_ours:
                 self._index = Index(self.path, identity_of(self._address, self._name))
+
+    async def _follow(self, connection: Connection) -> None:
+        """See to it that the stream is read, if the index is ours.
+
+        Raises:
+            LedgerUnavailable: it can't be written.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        if self._index is not None and (self._reader is None or not self._reader.is_open):
+            await self._explained(self._read(connection))
 
     async def _read(self, connection: Connection) -> None:
         """Begin to read where the index ends: with the message before, to see whether the stream is the same."""
@@ -222,7 +231,7 @@ class Follower:
                     if digest_of(body) != index.digest:
                         raise _Changed
                     del batch[0]
-            if batch and batch[0][0] > index.next:
+            if batch and batch[0][0] - index.next > OWN_ENTRIES:
                 self._miss(index.next, batch[0][0])
             for start in range(0, len(batch), _MOST_GATHERED):
                 index.apply(batch[start : start + _MOST_GATHERED])

@@ -33,7 +33,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 DECODER = msgspec.msgpack.Decoder(Beside)
 
 
-def from_columns(row: tuple[object, ...], seq: int | None) -> Account:
+def from_columns(row: tuple[Any, ...], seq: int | None) -> Account:
     account = Account(str(row[0]))
     (
         account.id,
@@ -58,7 +58,7 @@ def from_columns(row: tuple[object, ...], seq: int | None) -> Account:
         account.result,
         account.body,
         account.state,
-    ) = row[:22]  # type: ignore[assignment]  # they were stored so
+    ) = row[:22]
     if account.state == DELAYED:
         account.state = READY
     account.seq = seq

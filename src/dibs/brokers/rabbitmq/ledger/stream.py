@@ -25,6 +25,9 @@ Batch = list[tuple[int, bytes]]
 _WINDOW, _ACKNOWLEDGED = 2000, 500
 #: How long an acknowledgement may wait for company. The server's limit for it is half an hour.
 _ACKNOWLEDGED_WITHIN = 1.0
+#: The server writes entries of its own that nobody is given, one for each segment: so many numbers that are left out
+#: mean nothing.
+OWN_ENTRIES = 16
 #: More than the last chunk of a stream can have, which `end_of` wants to have whole.
 _LARGEST_WINDOW = 65535
 
@@ -109,7 +112,7 @@ class StreamReader:
 
     def _take(self, batch: Batch) -> None:
         first, newest = batch[0][0], batch[-1][0]
-        if self.next is not None and first > self.next:
+        if self.next is not None and first - self.next > OWN_ENTRIES:
             self.missed += first - self.next
         self.on_batch(batch)
         self.next = newest + 1
