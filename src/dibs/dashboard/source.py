@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dibs.broker import Broker, CancelAnswer, QueueInfo
-from dibs.errors import LedgerUnavailable
+from dibs.errors import BrokerError, LedgerUnavailable
 from dibs.ledger.ledger import Ledger
 from dibs.ledger.life import JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
@@ -25,9 +25,11 @@ from dibs.selection import Selection
 if TYPE_CHECKING:
     from dibs.app import Dibs
 
-#: Seconds for which a count of the queues is good enough: pages that are asked for together share one. A million jobs
-#: take long to count, so that is done as rarely as keeps it at a twentieth of the time.
-_FRESH, _SHARE, _STALE = 0.5, 20.0, 5.0
+#: Seconds for which a count of the queues is good enough: pages that are asked for together share one.
+_FRESH = 0.5
+#: A million jobs take long to count. Where it took more than so many seconds it is done at the side, for a twentieth
+#: of the time at the most, and pages show the count before, unless that is so old.
+_LONG, _SHARE, _STALE = 0.02, 20.0, 10.0
 #: Depth is kept by the minute for so many of them.
 _MINUTES = 60
 
@@ -56,8 +58,10 @@ class Source:
         self._app = app
         self._lock = threading.Lock()
         self._board: Board | None = None
-        #: Until when it is good enough, as `time.monotonic` says.
+        #: Until when it is good enough, as `time.monotonic` says, and how long it took.
         self._fresh_until = 0.0
+        self._took = 0.0
+        self._is_counting = False
         #: The last count of each minute in which somebody looked.
         self._depths: deque[tuple[int, dict[str, int]]] = deque(maxlen=_MINUTES)
 
@@ -78,12 +82,14 @@ class Source:
     def board(self) -> Board:
         """Return how the queues are, or were a moment ago."""
         with self._lock:
-            began = time.monotonic()
-            if self._board is None or began > self._fresh_until:
-                self._board = self._look()
-                now = time.monotonic()
-                self._fresh_until = now + min(max(_FRESH, _SHARE * (now - began)), _STALE)
-            return self._board
+            board, late = self._board, time.monotonic() - self._fresh_until
+            if board is not None and (late < 0 or (self._is_counting and late < _STALE)):
+                return board
+            if board is not None and self._took > _LONG and late < _STALE:
+                self._is_counting = True
+                threading.Thread(target=self._count, name="dibs-dashboard-count", daemon=True).start()
+                return board
+            return self._look()
 
     def forget(self) -> None:
         """Have the next `board` ask anew: something was changed."""
@@ -94,8 +100,7 @@ class Source:
         """Return what the ledger recorded by minute and queue, with the depths that were seen from here."""
         told = [] if self.board().no_ledger else self.ledger.minutes(since)
         minutes = {(minute.start, minute.queue): minute for minute in told}
-        with self._lock:
-            seen = [(start, depths) for start, depths in self._depths if start >= since - MINUTE]
+        seen = [(start, depths) for start, depths in tuple(self._depths) if start >= since - MINUTE]
         for start, depths in seen:
             for queue, depth in depths.items():
                 known = minutes.get((start, queue)) or Minute(start=start, queue=queue)
@@ -146,7 +151,17 @@ class Source:
         """Delete dead letters for good."""
         return self.broker.drop(queue, selection)
 
+    def _count(self) -> None:
+        """Look at the side. Should that fail, whoever asks next looks for themselves, and is told why."""
+        try:
+            self._look()
+        except BrokerError:
+            self.forget()
+        finally:
+            self._is_counting = False
+
     def _look(self) -> Board:
+        began = time.monotonic()
         broker = self._app.broker
         queues = broker.queues(self._app.queue_names)
         workers, no_ledger = _workers(broker)
@@ -156,7 +171,11 @@ class Source:
         if self._depths and self._depths[-1][0] == start:
             self._depths.pop()
         self._depths.append((start, depths))
-        return Board(at=now, location=broker.location, queues=queues, workers=workers, no_ledger=no_ledger)
+        self._board = Board(at=now, location=broker.location, queues=queues, workers=workers, no_ledger=no_ledger)
+        ended = time.monotonic()
+        self._took = ended - began
+        self._fresh_until = ended + min(max(_FRESH, _SHARE * self._took), _STALE / 2)
+        return self._board
 
 
 def _workers(broker: Broker) -> tuple[list[Snapshot], str | None]:

@@ -136,7 +136,7 @@ def jobs(
     limit: int,
     after: str | None = None,
     now: int | None = None,
-    budget: float = 0.1,
+    budget: float = 0.07,
 ) -> Page:
     """Return a page of the jobs that are meant, newest first: those that were put into the line last.
 
