@@ -242,6 +242,7 @@ class Index:
                     pass  # belongs into the other stream
                 case _:
                     assert_never(entry)
+        words = [(job_id, entry) for job_id, entry in words if "\0" not in job_id]  # SQLite's JSON can't carry it
         for start in range(0, len(words), _CHUNK):
             self._add_words(words[start : start + _CHUNK], now)
         for queue, what in wide:
