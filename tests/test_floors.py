@@ -44,6 +44,7 @@ FLOORS = {
     "dibs.worker": 5,
     "dibs.trial": 5,
     "dibs.demo": 6,
+    "dibs.top": 6,
     "dibs.chaos": 6,
     "dibs.cli": 7,
     "dibs": 7,

@@ -25,6 +25,8 @@ from dibs.cli import (
     queues,
     result,
     send,
+    status,
+    top,
     worker,
     workers,
 )
@@ -51,6 +53,7 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
+  9  dibs status --check: no worker consumes a queue
   130  interrupted
 
 environment:
@@ -58,7 +61,24 @@ environment:
   DIBS_APP  module:app, where --app is not given
 """
 
-_COMMANDS = (worker, send, enqueue, queues, workers, jobs, job, result, cancel, pause, dead, purge, demo, chaos)
+_COMMANDS = (
+    worker,
+    send,
+    enqueue,
+    status,
+    top,
+    queues,
+    workers,
+    jobs,
+    job,
+    result,
+    cancel,
+    pause,
+    dead,
+    purge,
+    demo,
+    chaos,
+)
 
 #: Why there is no result, as exit codes.
 _NO_RESULT: tuple[tuple[type[ResultError], int], ...] = (

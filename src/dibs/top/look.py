@@ -1,0 +1,164 @@
+"""What a broker says of itself at one moment, and how fast things go between two such moments. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from dibs.broker import Broker, QueueInfo
+from dibs.errors import LedgerUnavailable
+from dibs.ledger.life import JobInfo, JobSelection
+from dibs.ledger.snapshot import Snapshot
+from dibs.raised import raised_in
+from dibs.top.cells import one_line
+
+#: So many of the latest failures are shown.
+_FAILURES = 50
+#: Speed is told over so many ms: workers speak once a second, so two looks alone would make it flicker.
+_WINDOW = 6_000
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that failed last time: what is shown of it, without an error of a megabyte."""
+
+    id: str
+    task: str | None
+    queue: str
+    attempt: int
+    at: int
+    #: What it comes down to, on one line.
+    gist: str
+    #: Else it is to be tried again by itself.
+    is_dead: bool
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at everything. Times are ms since 1970."""
+
+    at: int
+    queues: Sequence[QueueInfo] = ()
+    workers: Sequence[Snapshot] = ()
+    #: The latest one first.
+    failures: Sequence[Failure] = ()
+    #: What could not be asked, and why.
+    note: str = ""
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Outcomes per second."""
+
+    done: float
+    failed: float
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """How fast things go. What can't be told yet is left out."""
+
+    #: By worker.
+    workers: dict[str, Pace] = {}
+    #: How many more jobs are ready than before, per second, by queue.
+    queues: dict[str, float] = {}
+
+    @property
+    def total(self) -> Pace | None:
+        """All workers together."""
+        if not self.workers:
+            return None
+        return Pace(sum(p.done for p in self.workers.values()), sum(p.failed for p in self.workers.values()))
+
+
+def look(broker: Broker, names: Collection[str], now: Callable[[], int]) -> Look:
+    """Ask the broker for everything that is shown.
+
+    Args:
+        broker: whom.
+        names: queues to look for, where it can't list them; those that its workers consume are looked for too.
+        now: tells the time.
+    """
+    workers: Sequence[Snapshot] = ()
+    failures: Sequence[Failure] = ()
+    note = ""
+    try:
+        workers = broker.ledger.workers()
+        failures = _failures(broker)
+    except LedgerUnavailable as error:
+        note = f"No workers and failures to be seen: {error}"
+    wanted = set(names).union(*(worker.queues for worker in workers))
+    if not wanted and not broker.capabilities.lists_queues and not note:
+        note = "This broker can't list its queues, and no worker is there: name the app that has them (--app)."
+    return Look(at=now(), queues=broker.queues(wanted), workers=workers, failures=failures, note=note)
+
+
+def _failures(broker: Broker) -> list[Failure]:
+    """Return the latest of those that are dead, and of those that are to be tried again."""
+    dead = broker.ledger.jobs(JobSelection(statuses=frozenset({"dead"})), limit=_FAILURES).jobs
+    waiting = broker.ledger.jobs(JobSelection(statuses=frozenset({"delayed"})), limit=_FAILURES).jobs
+    failed = [*dead, *(info for info in waiting if info.attempt > 1)]
+    failed.sort(key=_failed_at, reverse=True)
+    return [
+        Failure(
+            id=info.id,
+            task=info.task,
+            queue=info.queue,
+            attempt=info.attempt if info.status == "dead" else info.attempt - 1,
+            at=_failed_at(info),
+            gist=_gist(info),
+            is_dead=info.status == "dead",
+        )
+        for info in failed[:_FAILURES]
+    ]
+
+
+def _failed_at(info: JobInfo) -> int:
+    """Return when a job failed last, as far as that is known."""
+    return info.ended or info.started or info.enqueued or 0
+
+
+def _gist(info: JobInfo) -> str:
+    """Return what a failure comes down to: what was raised, or its last line; and the reason, if it says more."""
+    if not info.error:
+        return one_line(info.reason or "failed") + ", private" * info.is_private
+    name, message = raised_in(info.error)
+    said = (f"{name}: {message}" if message else name) if name else info.error.strip().rpartition("\n")[2]
+    return one_line(said if info.reason in {None, "failed"} else f"{info.reason}: {said}")
+
+
+def recent(looks: Iterable[Look]) -> list[Look]:
+    """Return the looks that speed is told from: those of the last seconds, and two at least."""
+    kept = list(looks)
+    while len(kept) > 2 and kept[-1].at - kept[1].at >= _WINDOW:
+        del kept[0]
+    return kept
+
+
+def rates(looks: Sequence[Look]) -> Rates:
+    """Return how fast things went from the first of these looks to the last one."""
+    if len(looks) < 2 or looks[-1].at <= looks[0].at:
+        return Rates()
+    last = looks[-1]
+    seconds = (last.at - looks[0].at) / 1000
+    ready = {info.name: info.ready for info in looks[0].queues}
+    paces = {
+        worker.worker: pace
+        for worker in last.workers
+        if (pace := _pace(worker, [then for old in looks[:-1] for then in old.workers])) is not None
+    }
+    changes = {info.name: (info.ready - ready[info.name]) / seconds for info in last.queues if info.name in ready}
+    return Rates(paces, changes)
+
+
+def _pace(worker: Snapshot, before: Iterable[Snapshot]) -> Pace | None:
+    """Return how fast a worker is, by its own clock: what it said is up to a second old when it is read."""
+    mine = [then for then in before if then.worker == worker.worker and then.started == worker.started]
+    if not mine:
+        return None
+    seconds = (worker.at - mine[0].at) / 1000
+    if seconds <= 0:
+        return Pace(0.0, 0.0)
+    done, failed = (_ended(worker, kinds) - _ended(mine[0], kinds) for kinds in (("done",), ("retry", "dead")))
+    return Pace(done / seconds, failed / seconds)
+
+
+def _ended(worker: Snapshot, kinds: Iterable[str]) -> int:
+    return sum(worker.ended.get(kind, 0) for kind in kinds)
