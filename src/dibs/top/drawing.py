@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from dibs.top import wording
@@ -13,6 +14,8 @@ from dibs.top.view import PANES, Deed, Pane, View
 _LOW = 14
 #: Lines that are no pane's: two above, two below.
 _FRAME = 4
+#: Most lines that say what is wrong.
+_NOTICE = 3
 #: Columns left of the panes, for the mark of the row that is chosen.
 _MARGIN = 2
 
@@ -41,29 +44,24 @@ _KEYS: dict[Pane, str] = {"queues": "p pause/resume", "workers": "c cancel", "fa
 
 def draw(view: View, width: int, height: int) -> list[Line]:
     """Return exactly `height` lines, none wider than `width`."""
+    notice = _notice(view, width)
+    room = max(height - _FRAME - len(notice), 0)
     if view.state.is_help:
         middle: list[Line] = [((f"  {line}", ""),) for line in _HELP.splitlines()]
         detail = ""
     else:
-        middle, detail = _panes(view, width, height - _FRAME)
-    room = max(height - _FRAME, 0)
-    lines = [
-        _head(view, width),
-        _summary(view),
-        *(middle + [()] * room)[:room],
-        ((f" {detail}", "dim"),),
-        _foot(view),
-    ]
-    fitted = [fit(line, width) for line in lines]
-    return fitted[:height] if height < _FRAME else fitted
+        middle, detail = _panes(view, width, room)
+    foot = [((f" {detail}", "dim"),), _foot(view)]
+    lines = [_head(view, width), _summary(view), *notice, *(middle + [()] * room)[:room], *foot]
+    return [fit(line, width) for line in lines[:height]]
 
 
 def snapshot(view: View, width: int) -> list[Line]:
     """Return all of it, as many lines as it takes: for a pipe, or a terminal that can't be drawn on."""
-    lines = [_head(view, width), _summary(view)]
+    lines = [_head(view, width), _summary(view), *_notice(view, width)]
     for pane in PANES:
         shown = body(pane, view, width)
-        lines += [(), ((_title(shown, str(len(shown.rows))), ""),), *(row.line for row in shown.rows)]
+        lines += [(), ((_title(shown, str(shown.count)), ""),), *(row.line for row in shown.rows)]
         lines += [((shown.empty, ""),)] * (not shown.rows)
     return [fit(line, width) for line in lines]
 
@@ -83,12 +81,14 @@ def _head(view: View, width: int) -> Line:
 def _summary(view: View) -> Line:
     look = view.look
     if view.trouble:
-        seen = "" if look is None else f"shown is what was seen at {wording.clock(look.at)}. "
-        return ((f"{seen}{view.trouble}", "bad"),)
+        return (
+            (
+                "no answer" if look is None else f"no answer; shown is what was seen at {wording.clock(look.at)}",
+                "bad",
+            ),
+        )
     if look is None:
         return (("asking the broker …", "dim"),)
-    if look.note:
-        return ((look.note, "warn"),)
     ready = sum(info.ready for info in look.queues)
     dead = sum(info.dead for info in look.queues)
     slots = sum(worker.slots for worker in look.workers)
@@ -100,6 +100,13 @@ def _summary(view: View) -> Line:
         (f"{wording.per_second(pace.failed if pace else None)} failed", "bad" if pace and pace.failed else ""),
         (f"   {wording.number(dead)} dead", "bad" if dead else ""),
     )
+
+
+def _notice(view: View, width: int) -> list[Line]:
+    """Return what is wrong, on as many lines as are worth it."""
+    note = view.look.note if view.look is not None else ""
+    text, style = (view.trouble, "bad") if view.trouble else (note, "warn")
+    return [((line, style),) for line in textwrap.wrap(text, width)[:_NOTICE]]
 
 
 def _foot(view: View) -> Line:
@@ -151,9 +158,7 @@ def _pane(view: View, pane: Pane, made: Body, height: int, width: int) -> list[L
     chosen = _chosen(view, pane, made.rows) or 0
     top = max(0, min(chosen - height // 2, len(made.rows) - height))
     shown = made.rows[top : top + height]
-    count = (
-        f"{top + 1}–{top + len(shown)} of {len(made.rows)}" if len(shown) < len(made.rows) else str(len(made.rows))
-    )
+    count = f"{top + 1}–{top + len(shown)} of {len(made.rows)}" if len(shown) < len(made.rows) else str(made.count)
     title = ("▸ " if is_active else "  ") + left(_title(made, count), width - _MARGIN)
     lines: list[Line] = [((title, "head" if is_active else "rest"),)]
     if not shown:

@@ -11,7 +11,7 @@ _NAMES = {
     "[1~": "home", "[7~": "home", "[4~": "end", "[8~": "end", "[5~": "page-up", "[6~": "page-down", "[Z": "back-tab",
 }  # fmt: skip
 #: A sequence that a key sends, whole; else one sign.
-_KEY = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|O[@-~])|\x1b|[^\x1b]", re.DOTALL)
+_KEY = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O[@-~])|\x1b|[^\x1b]", re.DOTALL)
 
 
 def names(text: str) -> list[str]:

@@ -55,6 +55,8 @@ class Live:
                 self._terminal.paint(draw(view, *size), size)
                 for key in self._terminal.read(1.0):
                     self._press(key, size[1])
+                    if self._state.question is not None:
+                        break  # what was typed before the question could be seen is no answer to it
         except EOFError:
             pass  # nobody is there to be shown anything
         finally:

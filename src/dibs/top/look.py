@@ -41,6 +41,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     workers: Sequence[Snapshot] = ()
     #: The latest one first.
     failures: Sequence[Failure] = ()
+    #: Else nothing is known of workers and failures.
+    has_ledger: bool = True
     #: What could not be asked, and why.
     note: str = ""
 
@@ -78,16 +80,17 @@ def look(broker: Broker, names: Collection[str], now: Callable[[], int]) -> Look
     """
     workers: Sequence[Snapshot] = ()
     failures: Sequence[Failure] = ()
-    note = ""
+    has_ledger, note = True, ""
     try:
         workers = broker.ledger.workers()
         failures = _failures(broker)
     except LedgerUnavailable as error:
-        note = f"No workers and failures to be seen: {error}"
+        has_ledger, note = False, f"No workers and failures to be seen: {error}"
     wanted = set(names).union(*(worker.queues for worker in workers))
     if not wanted and not broker.capabilities.lists_queues and not note:
         note = "This broker can't list its queues, and no worker is there: name the app that has them (--app)."
-    return Look(at=now(), queues=broker.queues(wanted), workers=workers, failures=failures, note=note)
+    queues = broker.queues(wanted)
+    return Look(at=now(), queues=queues, workers=workers, failures=failures, has_ledger=has_ledger, note=note)
 
 
 def _failures(broker: Broker) -> list[Failure]:

@@ -16,6 +16,7 @@ from dibs.broker import Broker
 from dibs.errors import DibsError
 from dibs.message import now_ms
 from dibs.selection import Selection
+from dibs.top.cells import one_line
 from dibs.top.look import Look, look
 from dibs.top.view import Deed
 
@@ -108,7 +109,7 @@ class Looker:
         try:
             self._say(Answer(carry_out(self._broker, deed)))
         except DibsError as error:
-            self._say(Answer(f"could not {deed.verb} {deed.name}: {error}"))
+            self._say(Answer(f"could not {deed.verb} {deed.name}: {one_line(str(error))}"))
         return True
 
     def _say(self, news: News) -> None:

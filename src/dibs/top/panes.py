@@ -39,6 +39,8 @@ class Body(msgspec.Struct, frozen=True):
     room: int
     heads: str
     rows: list[Row]
+    #: How many there are of what the pane is about.
+    count: int
     #: Shown where there are no rows.
     empty: str
 
@@ -59,12 +61,17 @@ def rows(pane: Pane, view: View) -> list[Row]:
     return body(pane, view, _WIDE).rows
 
 
+def _none(what: str, view: View) -> str:
+    """Return what is shown instead of rows: a ledger that can't be asked does not say that there are none."""
+    return f"{what} can't be seen" if view.look is not None and not view.look.has_ledger else f"no {what}"
+
+
 def _queues(view: View, width: int) -> Body:
     found = view.look.queues if view.look else ()
     numbers = ("ready", "running", "delayed", "dead")
     room = max(width - 8 * 4 - 10 - 10, 8)
     heads = "".join(right(name, 8) for name in numbers) + right("change", 10) + right("consumers", 10)
-    return Body("QUEUES", room, heads, [_queue(info, view.rates, room) for info in found], "no queues")
+    return Body("QUEUES", room, heads, [_queue(info, view.rates, room) for info in found], len(found), "no queues")
 
 
 def _queue(info: QueueInfo, rates: Rates, room: int) -> Row:
@@ -100,9 +107,7 @@ def _workers(view: View, width: int) -> Body:
         # The right to start is given oldest first: what is beyond the slots is held ahead, about to run.
         begun = sorted(jobs, key=lambda job: job.since)[: worker.slots]
         made += [_running(job, worker, view.now, width) for job in begun]
-    return Body(
-        "WORKERS", room, heads, made, "no workers" if view.look is None or not view.look.note else "can't be asked"
-    )
+    return Body("WORKERS", room, heads, made, len(found), _none("workers", view))
 
 
 def _worker(worker: Snapshot, view: View, room: int) -> Row:
@@ -156,13 +161,8 @@ def _failures(view: View, width: int) -> Body:
     found = view.look.failures if view.look else ()
     names = 26 if width < _WIDE else 40
     made = [_failure(info, names, width) for info in found]
-    return Body(
-        "FAILURES",
-        17,
-        left("task", names) + " error",
-        made,
-        "no failures" if view.look is None or not view.look.note else "can't be asked",
-    )
+    heads = left("task", names) + " error"
+    return Body("FAILURES", 17, heads, made, len(found), _none("failures", view))
 
 
 def _failure(info: Failure, names: int, width: int) -> Row:
