@@ -161,16 +161,14 @@ def test_what_was_typed_before_the_question_could_be_seen_is_no_answer(
 
 
 def test_it_leaves_the_terminal_as_it_was(shell: Shell, tmux: Tmux) -> None:
-    for number, (keys, code) in enumerate(([["q"], 0], [["C-c"], 130])):
-        tmux.type(f"echo before-{number}; dibs top; echo code-$?; stty -a | grep -o -e '-\\?icanon'")
+    for key, code in (("q", 0), ("C-c", 130)):
+        tmux.type(f"echo before-{code}; dibs top; echo code-$?; stty -a | grep -o -e '-\\?icanon'")
         tmux.wait("no failures")
-        assert f"before-{number}" not in tmux.screen
+        assert f"before-{code}" not in tmux.screen
 
-        tmux.press(*keys)
+        tmux.press(key)
 
-        screen = tmux.wait(f"code-{code}\n")
-        assert f"before-{number}" in screen
-        assert "-icanon" not in tmux.wait("\nicanon").replace("'-\\?icanon'", "")
+        assert f"before-{code}\n" in tmux.wait(f"code-{code}\nicanon\n")
 
 
 def test_a_stop_gives_the_terminal_back_and_a_term_ends_it(shell: Shell, tmux: Tmux) -> None:
@@ -200,7 +198,7 @@ def test_a_file_that_is_gone_is_told_and_a_new_one_is_shown(shell: Shell, tmux: 
     assert "first" in tmux.wait(r"shown is what was seen at(.*\n)+.*removed\s+or\s+replaced")
 
     shell.ok("send", "second", "x", DIBS_APP="")
-    tmux.wait("▸ .*\n(.*\n)*  second +1 ")
+    tmux.wait("▸ second +1 ")
     assert "first" not in tmux.wait("shown is what was seen at", gone=True)
 
 

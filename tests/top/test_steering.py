@@ -14,10 +14,11 @@ from tests.top.views import busy
 def after(*keys: str, view: View | None = None, state: State | None = None) -> tuple[State, list[Deed]]:
     """Return what the user is at after these keys, and what was done."""
     shown = {pane: rows(pane, view or busy()) for pane in PANES}
-    state, deeds = state or State(), []
+    state, deeds = state or State(), list[Deed]()
     for key in keys:
         state, deed = press(state, key, shown, page=5)
-        deeds += [deed] * (deed is not None)
+        if deed is not None:
+            deeds.append(deed)
     return state, deeds
 
 
