@@ -15,11 +15,13 @@ from typing import NoReturn
 from dibs.cli import (
     cancel,
     chaos,
+    dashboard,
     dead,
     demo,
     enqueue,
     job,
     jobs,
+    move,
     pause,
     purge,
     queues,
@@ -59,6 +61,7 @@ exit codes:
 environment:
   DIBS_URL  the broker, where --url is not given; else sqlite:///dibs.db
   DIBS_APP  module:app, where --app is not given
+  DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
 _COMMANDS = (
@@ -76,6 +79,8 @@ _COMMANDS = (
     pause,
     dead,
     purge,
+    move,
+    dashboard,
     demo,
     chaos,
 )
