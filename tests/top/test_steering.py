@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from dibs.top.keys import names
-from dibs.top.panes import rows
+from dibs.top.panes import Row, rows
 from dibs.top.steering import chosen, press
-from dibs.top.view import PANES, Deed, State, View
+from dibs.top.view import PANES, Deed, Pane, State, View
 from tests.top.views import busy
 
 
 def after(*keys: str, view: View | None = None, state: State | None = None) -> tuple[State, list[Deed]]:
     """Return what the user is at after these keys, and what was done."""
-    shown = {pane: rows(pane, view or busy()) for pane in PANES}
+    shown: dict[Pane, list[Row]] = {pane: rows(pane, view or busy()) for pane in PANES}
     state, deeds = state or State(), list[Deed]()
     for key in keys:
         state, deed = press(state, key, shown, page=5)

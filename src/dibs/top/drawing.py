@@ -128,8 +128,8 @@ def question(deed: Deed) -> str:
 def _panes(view: View, width: int, room: int) -> tuple[list[Line], str]:
     """Return the lines of all panes, and what there is to say of the row that is chosen."""
     pane = view.state.pane
-    shown = PANES if room + _FRAME >= _LOW else (pane,)
-    bodies = {name: body(name, view, width - _MARGIN) for name in shown}
+    shown: tuple[Pane, ...] = PANES if room + _FRAME >= _LOW else (pane,)
+    bodies: dict[Pane, Body] = {name: body(name, view, width - _MARGIN) for name in shown}
     heights = share([max(len(made.rows), 1) for made in bodies.values()], shown.index(pane), room - len(shown))
     lines: list[Line] = []
     has_air = sum(heights) + 2 * len(shown) - 1 <= room
