@@ -17,9 +17,9 @@ from tests.top.views import NOW, busy, failure, queue, running, worker
 AT_80 = """\
 dibs top  /srv/dibs.db                                                  08:00:00
 1,237 ready   2 of 4 slots busy   120/s done   0.5/s failed   1 dead
-▸ QUEUES 2                     ready running delayed    dead    change consumers
-▸ default                      1,234       2       7       0     +12/s         2
-  mail               paused        3       0       0       1                   0
+▸ QUEUES 2                ready running delayed  dead    done   change consumers
+▸ default                 1,234       2       7     0   118/s    +12/s         2
+  mail           paused       3       0       0     1     0/s                  0
 
   WORKERS 1                                slots    done   failed   memory    up
   web1:4711  default, mail                   2/4   120/s    0.5/s    45 MB    2h

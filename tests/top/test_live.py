@@ -21,16 +21,16 @@ _MASKS = (
     (r"[\d.]+/s", "RATE"),
     (r"\d\d:\d\d:\d\d", "CLOCK"),
     (r" +[\d.]+s  (tasks\.)", r" SPAN  \1"),
-    (r" +[+−]RATE  ", "                    "),
+    (r" +\S*RATE +[+−]?(RATE)? +(\d+)$", r"     RATE                   \2"),
 )
 
 AT_80 = """\
 dibs top  PLACE  CLOCK
 1 ready   1 of 1 slots busy   RATE done   RATE failed   1 dead
-▸ QUEUES 3                     ready running delayed    dead    change consumers
-▸ fragile                          0       0       0       1                   1
-  mail                             0       1       0       0                   1
-  other                            1       0       0       0                   0
+▸ QUEUES 3                ready running delayed  dead    done   change consumers
+▸ fragile                     0       0       0     1     RATE                   1
+  mail                        0       1       0     0     RATE                   1
+  other                       1       0       0     0     RATE                   0
 
   WORKERS 1                                slots    done   failed   memory    up
   WORKER  fragile, mail  1/1
@@ -52,8 +52,8 @@ dibs top  PLACE  CLOCK
 """
 
 AT_120_QUEUES = f"""\
-{"▸ QUEUES 3":71}ready running delayed    dead    change consumers
-{"▸ fragile":75}0       0       0       1                   1
+{"▸ QUEUES 3":66}ready running delayed  dead    done   change consumers
+{"▸ fragile":70}0       0       0     1     0/s                  1
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dibs.ledger.statistics import Minute
 from dibs.top.look import Look, Pace, rates, recent
 from tests.top.views import NOW, queue, worker
 
@@ -27,7 +28,20 @@ def test_rates_are_differences_between_looks() -> None:
     found = rates([look(0, done=100, ready=50), look(2, done=300, dead=1, ready=20)])
 
     assert found.workers == {"web1:4711": Pace(100.0, 0.5)}
-    assert found.queues == {"default": -15.0}
+    assert found.changes == {"default": -15.0}
+
+
+def test_queues_have_their_rates_from_the_minutes_of_the_ledger() -> None:
+    def seen(at: int, *minutes: tuple[int, str, int]) -> Look:
+        made = [Minute(start=start, queue=name, done=done) for start, name, done in minutes]
+        return Look(at=at, queues=[queue("a"), queue("b"), queue("c")], minutes=made)
+
+    noon = NOW - NOW % 60_000
+    first = seen(noon - 2_000, (noon - 60_000, "a", 100), (noon - 60_000, "b", 7))
+    last = seen(noon + 2_000, (noon - 60_000, "a", 140), (noon - 60_000, "b", 7), (noon, "a", 20), (noon, "d", 5))
+
+    assert rates([first, last]).queues == {"a": 15.0, "b": 0.0, "c": 0.0}
+    assert rates([first, seen(noon + 3_600_000)]).queues == {}
 
 
 def test_a_worker_is_timed_by_when_it_spoke_not_by_when_it_was_heard() -> None:

@@ -34,7 +34,7 @@ def test_workers_jobs_and_failures_are_seen_and_a_server_that_dies_is_told(
 
     tmux.type("dibs top")
     tmux.wait("tasks.send +mail +████░░░░░░ 45% half way")
-    tmux.wait(r"fragile +0 +– +– +1 ")
+    tmux.wait(r"fragile +0 +– +– +1 +0/s ")
     tmux.wait("dead   tasks.fail +ValueError: boom")
 
     tmux.press("p")

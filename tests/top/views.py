@@ -73,5 +73,5 @@ def busy(**fields: Any) -> View:
         ],
         failures=[failure(1), failure(2, is_dead=False, attempt=2, gist="TimeoutError")],
     )
-    rates = Rates({"web1:4711": Pace(120.4, 0.5)}, {"default": 12.0, "mail": 0.0})
+    rates = Rates({"web1:4711": Pace(120.4, 0.5)}, {"default": 118.0, "mail": 0.0}, {"default": 12.0, "mail": 0.0})
     return View(**{"location": "/srv/dibs.db", "now": NOW, "look": look, "rates": rates, **fields})

@@ -10,6 +10,7 @@ from dibs.broker import Broker, QueueInfo
 from dibs.errors import LedgerUnavailable
 from dibs.ledger.life import JobInfo, JobSelection
 from dibs.ledger.snapshot import Snapshot
+from dibs.ledger.statistics import MINUTE, Minute
 from dibs.raised import raised_in
 from dibs.top.cells import one_line
 
@@ -17,6 +18,9 @@ from dibs.top.cells import one_line
 _FAILURES = 50
 #: Speed is told over so many ms: workers speak once a second, so two looks alone would make it flicker.
 _WINDOW = 6_000
+#: The ledger's minutes are asked for so many ms back; between looks that are farther apart than that, less a minute,
+#: no rates of queues are told.
+_BACK = 300_000
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +45,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     workers: Sequence[Snapshot] = ()
     #: The latest one first.
     failures: Sequence[Failure] = ()
+    #: What was done of late, by minute and queue.
+    minutes: Sequence[Minute] = ()
     #: Else nothing is known of workers and failures.
     has_ledger: bool = True
     #: What could not be asked, and why.
@@ -59,8 +65,10 @@ class Rates(msgspec.Struct, frozen=True):
 
     #: By worker.
     workers: dict[str, Pace] = {}
-    #: How many more jobs are ready than before, per second, by queue.
+    #: How many jobs are done per second, by queue.
     queues: dict[str, float] = {}
+    #: How many more jobs are ready than before, per second, by queue.
+    changes: dict[str, float] = {}
 
     @property
     def total(self) -> Pace | None:
@@ -80,17 +88,27 @@ def look(broker: Broker, names: Collection[str], now: Callable[[], int]) -> Look
     """
     workers: Sequence[Snapshot] = ()
     failures: Sequence[Failure] = ()
+    minutes: Sequence[Minute] = ()
     has_ledger, note = True, ""
     try:
         workers = broker.ledger.workers()
         failures = _failures(broker)
+        minutes = broker.ledger.minutes(now() - _BACK)
     except LedgerUnavailable as error:
         has_ledger, note = False, f"No workers and failures to be seen: {error}"
     wanted = set(names).union(*(worker.queues for worker in workers))
     if not wanted and not broker.capabilities.lists_queues and not note:
         note = "This broker can't list its queues, and no worker is there: name the app that has them (--app)."
     queues = broker.queues(wanted)
-    return Look(at=now(), queues=queues, workers=workers, failures=failures, has_ledger=has_ledger, note=note)
+    return Look(
+        at=now(),
+        queues=queues,
+        workers=workers,
+        failures=failures,
+        minutes=minutes,
+        has_ledger=has_ledger,
+        note=note,
+    )
 
 
 def _failures(broker: Broker) -> list[Failure]:
@@ -148,7 +166,19 @@ def rates(looks: Sequence[Look]) -> Rates:
         if (pace := _pace(worker, [then for old in looks[:-1] for then in old.workers])) is not None
     }
     changes = {info.name: (info.ready - ready[info.name]) / seconds for info in last.queues if info.name in ready}
-    return Rates(paces, changes)
+    return Rates(paces, {name: count / seconds for name, count in _done(looks[0], last).items()}, changes)
+
+
+def _done(first: Look, last: Look) -> dict[str, int]:
+    """Return how many jobs were done from one look to the other, by queue, where that can be told."""
+    if last.at - first.at > _BACK - MINUTE or not last.has_ledger:
+        return {}
+    before = {(minute.queue, minute.start): minute.done for minute in first.minutes}
+    done = {info.name: 0 for info in last.queues}
+    for minute in last.minutes:
+        if minute.start > first.at - 2 * MINUTE and minute.queue in done:
+            done[minute.queue] += max(0, minute.done - before.get((minute.queue, minute.start), 0))
+    return done
 
 
 def _pace(worker: Snapshot, before: Iterable[Snapshot]) -> Pace | None:

@@ -68,23 +68,25 @@ def _none(what: str, view: View) -> str:
 
 def _queues(view: View, width: int) -> Body:
     found = view.look.queues if view.look else ()
-    numbers = ("ready", "running", "delayed", "dead")
-    room = max(width - 8 * 4 - 10 - 10, 8)
-    heads = "".join(right(name, 8) for name in numbers) + right("change", 10) + right("consumers", 10)
+    room = max(width - 3 * 8 - 6 - 8 - 9 - 10, 8)
+    heads = "".join(right(name, 8) for name in ("ready", "running", "delayed")) + right("dead", 6)
+    heads += right("done", 8) + right("change", 9) + right("consumers", 10)
     return Body("QUEUES", room, heads, [_queue(info, view.rates, room) for info in found], len(found), "no queues")
 
 
 def _queue(info: QueueInfo, rates: Rates, room: int) -> Row:
     name = one_line(info.name)
     is_lonely = info.consumers == 0 and info.ready > 0
-    growth = rates.queues.get(info.name)
+    done = rates.queues.get(info.name)
+    shown = left(name, room - 7) + " paused" if info.is_paused else left(name, room)
     line = (
-        (left(name, room - 7) + left("paused" if info.is_paused else "", 7), "warn" if info.is_paused else ""),
+        (shown, "warn" if info.is_paused else ""),
         (right(wording.number(info.ready), 8), ""),
         (right(wording.number(info.running), 8), "good" if info.running else "dim"),
         (right(wording.number(info.delayed), 8), "" if info.delayed else "dim"),
-        (right(wording.number(info.dead), 8), "bad" if info.dead else "dim"),
-        (right(wording.change(growth), 10), "dim"),
+        (right(wording.number(info.dead), 6), "bad" if info.dead else "dim"),
+        (right(wording.per_second(done), 8), "" if done else "dim"),
+        (right(wording.change(rates.changes.get(info.name)), 9), "dim"),
         (right(wording.number(info.consumers), 10), "bad" if is_lonely else ""),
     )
     says = [f"queue {name}"]
