@@ -31,6 +31,7 @@ FLOORS = {
     "dibs.brokers.sqlite": 2,
     "dibs.brokers.rabbitmq": 2,
     "dibs.brokers": 3,
+    "dibs.metrics": 3,
     "dibs.job": 3,
     "dibs.queues": 3,
     "dibs.connection": 3,

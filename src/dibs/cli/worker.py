@@ -46,6 +46,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--max-memory", type=int, metavar="MB", help="replace an executor that has more in use after a job"
     )
     parser.add_argument("--max-jobs", type=int, metavar="N", help="replace an executor after so many jobs")
+    parser.add_argument(
+        "--metrics", metavar="[HOST:]PORT", help="serve /metrics, /healthz and /readyz there (host: 127.0.0.1)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         grace=options.grace,
         max_memory=options.max_memory,
         max_jobs=options.max_jobs,
+        metrics=options.metrics,
     )
     if options.reload:
         run_reloading(worker)
