@@ -49,6 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--metrics", metavar="[HOST:]PORT", help="serve /metrics, /healthz and /readyz there (host: 127.0.0.1)"
     )
+    parser.add_argument("--log", choices=("text", "json"), default="text", help="how to write the log (text)")
     parser.set_defaults(run=run)
 
 
@@ -61,6 +62,11 @@ def run(options: argparse.Namespace) -> int:
     from dibs.worker.supervisor import Supervisor  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    if options.log == "json":
+        from dibs.worker.jsonlog import JsonFormatter  # noqa: PLC0415
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     worker = WorkerOptions(
         app=options.app,
         url=options.url,

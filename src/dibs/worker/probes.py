@@ -50,7 +50,7 @@ def serving(address: str | None, health: Health | None) -> Iterator[None]:
         ) from error
     threading.Thread(target=server.serve, name="dibs-metrics", daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
-    log.info("metrics are served url=http://%s:%d/metrics", shown, server.server_address[1])
+    log.info("metrics are served url=%s", f"http://{shown}:{server.server_address[1]}/metrics")
     try:
         yield
     finally:
