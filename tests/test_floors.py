@@ -41,6 +41,7 @@ FLOORS = {
     "dibs.run": 4,
     "dibs.drain": 4,
     "dibs.app": 4,
+    "dibs.otel": 4,
     "dibs.loading": 4,
     "dibs.worker": 5,
     "dibs.trial": 5,
@@ -51,6 +52,7 @@ FLOORS = {
 }
 #: Who may import what comes from outside. What is not named here nobody imports.
 DRIVERS = {
+    "opentelemetry": ("dibs.otel",),
     "pika": ("dibs.brokers.rabbitmq",),
     # RabbitMQ's ledger is read through an index, which is an SQLite file.
     "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables"),
