@@ -54,6 +54,7 @@ def of_workers(snapshots: Sequence[Snapshot], *, is_own: bool = False) -> list[F
                 for one in snapshots
             ],
         ),
+        *([] if is_own else [_ended(snapshots)]),
         gauge("dibs_worker_start_time_seconds", "When it was started, since 1970.", lambda one: one.started / 1000),
         gauge("dibs_worker_ending", "1 while it takes nothing new on.", lambda one: int(one.is_ending)),
         gauge("dibs_worker_memory_bytes", "Resident memory of the supervisor.", lambda one: one.memory_bytes),
@@ -71,6 +72,20 @@ def of_workers(snapshots: Sequence[Snapshot], *, is_own: bool = False) -> list[F
             ],
         ),
     ]
+
+
+def _ended(snapshots: Sequence[Snapshot]) -> Family:
+    """Return how many jobs ended in each worker; of one that is asked itself `dibs_jobs_total` says it better."""
+    return Family(
+        "dibs_worker_jobs_total",
+        "counter",
+        "Runs that ended in a worker since it was started, by what came of them.",
+        [
+            Sample({"worker": one.worker, "outcome": outcome}, count)
+            for one in snapshots
+            for outcome, count in one.ended.items()
+        ],
+    )
 
 
 def _running(snapshot: Snapshot) -> int:
