@@ -26,6 +26,7 @@ FLOORS = {
     "dibs.url": 0,
     "dibs.current": 0,
     "dibs.ledger": 1,
+    "dibs.facts": 1,
     "dibs.broker": 1,
     "dibs.brokers.memory": 2,
     "dibs.brokers.sqlite": 2,
@@ -45,6 +46,7 @@ FLOORS = {
     "dibs.trial": 5,
     "dibs.demo": 6,
     "dibs.chaos": 6,
+    "dibs.doctor": 6,
     "dibs.cli": 7,
     "dibs": 7,
 }

@@ -17,6 +17,7 @@ from dibs.cli import (
     chaos,
     dead,
     demo,
+    doctor,
     enqueue,
     job,
     jobs,
@@ -51,6 +52,7 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
+  9  dibs doctor found a problem
   130  interrupted
 
 environment:
@@ -58,7 +60,23 @@ environment:
   DIBS_APP  module:app, where --app is not given
 """
 
-_COMMANDS = (worker, send, enqueue, queues, workers, jobs, job, result, cancel, pause, dead, purge, demo, chaos)
+_COMMANDS = (
+    worker,
+    send,
+    enqueue,
+    queues,
+    workers,
+    jobs,
+    job,
+    result,
+    cancel,
+    pause,
+    dead,
+    purge,
+    doctor,
+    demo,
+    chaos,
+)
 
 #: Why there is no result, as exit codes.
 _NO_RESULT: tuple[tuple[type[ResultError], int], ...] = (
