@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 
-from dibs.doctor.finding import Finding
+from dibs.doctor.finding import Finding, count
 from dibs.doctor.scene import Scene, waits_since
 
 #: A job that is not in its queue so many ms after its time is overdue.
@@ -30,7 +30,7 @@ def _unconsumed(scene: Scene) -> Iterator[Finding]:
             yield Finding(
                 name="paused",
                 severity="warning",
-                what=f"Queue {queue.name!r} is paused, and {waiting} jobs wait in it.",
+                what=f"Queue {queue.name!r} is paused; {count(waiting, 'job')} in it.",
                 why="Nothing of it is started until it is resumed.",
                 mend=f"dibs resume {name}",
             )
@@ -38,7 +38,7 @@ def _unconsumed(scene: Scene) -> Iterator[Finding]:
             yield Finding(
                 name="nobody-consumes",
                 severity="problem",
-                what=f"{queue.ready} jobs are ready in queue {queue.name!r}, and nobody consumes it.",
+                what=f"{count(queue.ready, 'job')} ready in queue {queue.name!r}, and nobody consumes it.",
                 why="They are not started before a worker of that queue is.",
                 mend=f"dibs worker module:app -q {name}",
             )
@@ -52,11 +52,11 @@ def _unknown(scene: Scene) -> Iterator[Finding]:
             continue
         if not any(job.task in (tasks or ()) for tasks in known):
             lost[job.task, job.queue] += 1
-    for (task, queue), count in sorted(lost.items()):
+    for (task, queue), number in sorted(lost.items()):
         yield Finding(
             name="unknown-task",
             severity="problem",
-            what=f"{count} jobs of task {task!r} wait in queue {queue!r}, and no worker there knows it"
+            what=f"{count(number, 'job')} of task {task!r} in queue {queue!r}, and no worker there knows it"
             + (" (nor does the app)." if scene.tasks is not None and task not in scene.tasks else "."),
             why="Such a job is put off for an hour, and is dead then.",
             mend=f"start a worker whose app has {task}: dibs worker module:app -q {shlex.quote(queue)}",
@@ -83,11 +83,11 @@ def _overdue(scene: Scene) -> Iterator[Finding]:
         for job in scene.waiting
         if job.due is not None and job.due < scene.now - _LATE and job.queue in empty and job.status == "ready"
     ]
-    for queue, count in sorted(Counter(job.queue for job in late).items()):
+    for queue, number in sorted(Counter(job.queue for job in late).items()):
         yield Finding(
             name="overdue",
             severity="warning",
-            what=f"{count} delayed jobs of queue {queue!r} are more than a minute overdue, and the queue is empty.",
+            what=f"{count(number, 'delayed job')} of queue {queue!r} over a minute late, and the queue is empty.",
             why="Their delay has not ended, or they are in the hands of a worker that does not say so.",
             mend="dibs workers, dibs dead list dibs; then look at the queues dibs.delay.… in the server",
         )

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 
-from dibs.doctor.finding import Finding
+from dibs.doctor.finding import Finding, count
 from dibs.doctor.scene import Scene
 
 _HOUR = 3600 * 1000
@@ -19,13 +19,13 @@ def check(scene: Scene) -> Iterator[Finding]:
     now = [job for job in scene.dead if (job.ended or 0) > scene.now - _HOUR]
     before = len(scene.dead) - len(now)
     if len(now) >= _MANY and len(now) > _TIMES * before:
-        (reason, task, queue), count = Counter(
+        (reason, task, queue), most = Counter(
             (job.reason or "unknown", job.task or "plain messages", job.queue) for job in now
         ).most_common(1)[0]
         yield Finding(
             name="dead-letters-grow",
             severity="warning",
-            what=f"{len(now)} jobs died in the last hour, {before} in the hour before; {count} of them of {task} "
+            what=f"{len(now)} jobs died in the last hour, {before} in the hour before; {most} of them of {task} "
             f"({reason}).",
             why="Something has changed: a bug that was rolled out, or a service that is down.",
             mend=f"dibs dead list {shlex.quote(queue)} --reason {reason} --newer 1h",
@@ -42,7 +42,7 @@ def _letters(scene: Scene) -> Iterator[Finding]:
             yield Finding(
                 name="dead-letters",
                 severity="note",
-                what=f"{queue.dead} dead letters are in queue {queue.name!r}.",
+                what=f"{count(queue.dead, 'dead letter')} in queue {queue.name!r}.",
                 why="They were set aside, and wait for somebody to decide.",
                 mend=f"dibs dead list {name}, then dibs dead replay or drop",
             )
@@ -51,11 +51,11 @@ def _letters(scene: Scene) -> Iterator[Finding]:
 def _crashes(scene: Scene) -> Iterator[Finding]:
     guilty = {job.id: job.task or "a plain message" for job in (*scene.waiting, *scene.dead) if job.crashes}
     if guilty:
-        tasks = ", ".join(f"{task} ({count})" for task, count in Counter(guilty.values()).most_common(3))
+        tasks = ", ".join(f"{task} ({number})" for task, number in Counter(guilty.values()).most_common(3))
         yield Finding(
             name="crashes",
             severity="warning",
-            what=f"{len(guilty)} jobs have killed their executor: {tasks}.",
+            what=f"{count(len(guilty), 'job')} killed an executor: {tasks}.",
             why="It ran out of memory, or called something that crashes. After three times such a job is dead.",
             mend=f"dibs job {next(iter(guilty))}, which shows the signal and the memory in use",
         )

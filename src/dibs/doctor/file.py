@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from dibs.doctor.finding import Finding
+from dibs.doctor.finding import Finding, count
 from dibs.doctor.scene import Scene
 from dibs.facts import FileFacts, StoreFacts
 
@@ -114,7 +114,7 @@ def _files(store: StoreFacts) -> Iterator[Finding]:
             + (", and who writes a job has a worker run it." if is_written else "."),
             mend=f"chmod o-rwx {paths}",
         )
-    if not store.has_run_directory:
+    if store.schema is not None and not store.has_run_directory:
         yield Finding(
             name="no-run-directory",
             severity="warning",
@@ -174,14 +174,14 @@ def _workers(store: StoreFacts) -> Iterator[Finding]:
                 name="unproven-worker",
                 severity="problem" if worker.held else "warning",
                 what=f"Nobody can tell whether {who} lives: {worker.lock} is missing, another one or closed to us.",
-                why=f"The {worker.held} jobs that it holds stay with it until it ends in order.",
+                why=f"{count(worker.held, 'job')} that it holds stay with it until it ends in order.",
                 mend=f"if it is dead: sqlite3 {_quoted(store.path)} " + _OVER.format(worker.id),
             )
         elif worker.is_stopped:
             yield Finding(
                 name="stopped-worker",
                 severity="problem" if worker.held else "warning",
-                what=f"{who} is stopped and holds {worker.held} jobs.",
+                what=f"{who} is stopped and holds {count(worker.held, 'job')}.",
                 why="A stopped worker keeps what it has, so nobody else runs it.",
                 mend=f"kill -CONT {worker.pid}",
             )
@@ -192,7 +192,7 @@ def _rows(store: StoreFacts) -> Iterator[Finding]:
         yield Finding(
             name="strange-rows",
             severity="warning",
-            what=f"{store.strange_rows} rows of dibs_jobs are in a state that there is not.",
+            what=f"{count(store.strange_rows, 'row')} of dibs_jobs in a state that there is not.",
             why="Another program has written them: they are never run.",
             mend=f"sqlite3 {_quoted(store.path)} {_STRANGE}",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from dibs.doctor.finding import Finding
+from dibs.doctor.finding import Finding, count
 from dibs.doctor.scene import Scene
 from dibs.facts import Difference
 
@@ -39,7 +39,7 @@ def check(scene: Scene) -> Iterator[Finding]:
         yield Finding(
             name="lost-jobs",
             severity="problem",
-            what=f"{server.lost} delayed jobs found no queue any more: it was deleted meanwhile.",
+            what=f"{count(server.lost, 'delayed job')} found no queue any more: it was deleted meanwhile.",
             why="They are in dibs.dead, and nobody runs them.",
             mend="dibs dead list dibs",
         )
@@ -50,8 +50,8 @@ def _form(difference: Difference) -> Finding:
     return Finding(
         name="other-form",
         severity="warning",
-        what=f"Queue {difference.name!r} has {difference.argument} {difference.found}, where dibs would give it "
-        f"{difference.wanted}.",
+        what=f"Queue {difference.name!r} has {difference.argument}={difference.found!r}, where dibs would give it "
+        f"{difference.wanted!r}.",
         why=_LACKS.get(difference.argument, _ELSE),
         mend=f"let workers empty it and stop them, then rabbitmqctl delete_queue {name}; it is made anew. Or keep "
         f"it, and say so in the app: app.queue({difference.name!r}, type='classic')",

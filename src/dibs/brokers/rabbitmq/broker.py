@@ -207,7 +207,7 @@ class RabbitBroker:
             rabbitmq=msgspec.structs.replace(server, management=told),
             not_asked=[f"the management API (policies, clock): {why_not}"] if told is None else [],
             has_queues=not server.is_fresh,
-            has_jobs=server.has_ledger,
+            has_jobs=server.has_ledger and server.has_roll,  # the workers are asked, too
             has_workers=uses_ledger and server.has_roll,
         )
 

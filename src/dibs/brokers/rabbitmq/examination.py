@@ -166,8 +166,10 @@ async def _difference(connection: Connection, name: str, arguments: Mapping[str,
     reply = await _try(connection, "queue_declare", queue=name, durable=True, arguments=arguments)
     if reply.code != faults.PRECONDITION_FAILED or (said := _DIFFERENCE.search(reply.text)) is None:
         return None  # it is as it should be; or this login may not ask, which `denials` tells
-    argument, wanted, found = said.groups()
-    return Difference(name=name, argument=argument, wanted=_value(wanted), found=_value(found))
+    argument, wanted, found = said.group(1), _value(said[2]), _value(said[3])
+    if argument == "x-queue-type" and found == "none":
+        found = "classic"  # what a queue is that says nothing
+    return Difference(name=name, argument=argument, wanted=wanted, found=found)
 
 
 def _value(text: str) -> str:

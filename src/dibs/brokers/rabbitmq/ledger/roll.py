@@ -40,6 +40,8 @@ class Roll:
                 await channel.call(
                     raw.exchange_declare, exchange=self._names.roll, exchange_type="fanout", durable=True
                 )
+                # So that who may make nothing can ask as well: by this the answers go.
+                await channel.call(raw.exchange_declare, exchange=self._names.reply, durable=True)
             arguments = {"x-queue-type": "classic"}
             await channel.call(raw.queue_declare, queue=queue, exclusive=True, arguments=arguments)
             await channel.call(raw.queue_bind, queue=queue, exchange=self._names.roll, routing_key="")
