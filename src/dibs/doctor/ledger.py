@@ -33,7 +33,7 @@ def check(scene: Scene) -> Iterator[Finding]:
     for trouble in scene.troubles:
         yield Finding(
             name="unreadable",
-            severity="problem",
+            severity="warning",
             what=trouble,
             why="So a part of the examination was left out.",
             mend="mend what is said, or ask with another login; then dibs doctor again",

@@ -25,7 +25,7 @@ from dibs.facts import Denial, Difference, Right, ServerFacts
 from dibs.url import Address
 
 #: Seconds that the server may take to say that it takes a message, or why not.
-_ALARM_TIMEOUT = 2.0
+_ALARM_TIMEOUT = 3.0
 #: The server refuses both, behind its look at the rights: a queue is not made, nothing is consumed.
 _NO_QUEUE = {"x-expires": 0}
 _NO_CONSUMER = {"x-priority": "none"}
