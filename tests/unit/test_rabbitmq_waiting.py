@@ -214,6 +214,33 @@ def test_who_may_not_make_a_queue_finds_the_ends_in_the_stream(world: RabbitWorl
         broker.close()
 
 
+def test_a_producer_waits_with_the_rights_that_the_guide_names(world: RabbitWorld, rabbit_node: Node) -> None:
+    owner = world.open()
+    owner.send([job("a", b"0")])
+    finish(world)
+    dibs = world.stored("dibs").replace(".", r"\.")
+    with rabbit_node.user(
+        "waiter",
+        configure=rf"^{dibs}\.reply.*$",
+        write=rf"^{dibs}(\.ledger|\.delay\..*|\.reply.*)?$",
+        read=rf"^{dibs}\.(ledger|reply.*)$",
+    ) as url:
+        broker = connect(url, namespace=world.namespace, may_declare=False)
+        early, late = job("a", b"1"), job("a", b"2")
+        broker.send([early])
+        finish(world)
+
+        first = broker.ledger.watch(early.id, is_ours=True)
+
+        assert result(first) == b"1"
+        replies_of(broker)
+        broker.send([late])
+        second = broker.ledger.watch(late.id, is_ours=True)
+        finish(world)
+        assert result(second) == b"2"
+        broker.close()
+
+
 def test_many_unknown_jobs_of_others_are_asked_for_together(
     world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,12 +15,14 @@ from typing import NoReturn
 from dibs.cli import (
     cancel,
     chaos,
+    dashboard,
     dead,
     demo,
     doctor,
     enqueue,
     job,
     jobs,
+    move,
     pause,
     purge,
     queues,
@@ -58,6 +60,7 @@ exit codes:
 environment:
   DIBS_URL  the broker, where --url is not given; else sqlite:///dibs.db
   DIBS_APP  module:app, where --app is not given
+  DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
 _COMMANDS = (
@@ -74,6 +77,8 @@ _COMMANDS = (
     dead,
     purge,
     doctor,
+    move,
+    dashboard,
     demo,
     chaos,
 )

@@ -20,7 +20,7 @@ import msgspec
 import pika
 from pika import exceptions
 
-from dibs.brokers.rabbitmq import fields
+from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.entries import Ended
@@ -56,7 +56,6 @@ class Replies:
             on_queue: is called with the queue's name once it is there.
         """
         self._names = streams.names
-        self._may_declare = streams.may_declare
         self._queue = f"{self._names.reply}.{os.urandom(9).hex()}"
         self._on_queue = on_queue
         #: What was handed over after this time (ms) was told of here, or will be. None: the queue was never there.
@@ -127,11 +126,9 @@ class Replies:
         """Make the queue. Where that can't be, all is looked for in the stream."""
         names = self._names
         try:
+            await _declare(connection, names.reply)
             channel = await Channel.open(connection)
             raw = channel.raw
-            if self._may_declare:
-                await channel.call(raw.exchange_declare, exchange=names.reply, durable=True)
-                await channel.call(raw.exchange_declare, exchange=names.roll, exchange_type="fanout", durable=True)
             arguments = {"x-queue-type": "classic"}
             await channel.call(raw.queue_declare, queue=self._queue, exclusive=True, arguments=arguments)
             await channel.call(raw.queue_bind, queue=self._queue, exchange=names.reply, routing_key=self._queue)
@@ -141,7 +138,6 @@ class Replies:
         except exceptions.AMQPError as error:
             self._refuse_calls(error)
             return
-        raw.add_on_return_callback(lambda _channel, _method, properties, _body: self._on_return(properties))
         self._channel = channel
         self._on_queue(self._queue)
         self._since = now_ms()
@@ -215,25 +211,29 @@ class Replies:
             self._remembered_bytes -= _bytes_of(oldest)
             self._since = max(self._since or 0, made_at(oldest.id) or now_ms())
 
-    async def _call_roll(self, _connection: Connection) -> list[Snapshot]:
+    async def _call_roll(self, connection: Connection) -> list[Snapshot]:
         await self._is_set_up.wait()
-        channel = self._channel
-        if channel is None or not channel.is_open:
+        if self._channel is None or not self._channel.is_open:
             raise self._why_not
-        call, answers, is_news = os.urandom(6).hex(), [], asyncio.Event()  # type: ignore[var-annotated]
+        channel = await Channel.open(connection)
+        channel.raw.add_on_return_callback(lambda _channel, _method, properties, _body: self._on_return(properties))
+        call, is_news, answers = os.urandom(6).hex(), asyncio.Event(), list[Snapshot]()
+        channel.watch(lambda _: is_news.set())
         self._calls[call] = answers, is_news
         deadline = time.monotonic() + _LONGEST_CALL
         try:
             properties = pika.BasicProperties(reply_to=self._queue, correlation_id=call)  # type: ignore[no-untyped-call]
             channel.raw.basic_publish(self._names.roll, "", b"", properties, mandatory=True)
             with contextlib.suppress(TimeoutError):
-                while (left := deadline - time.monotonic()) > 0 and channel.is_open:
+                while channel.is_open and call in self._calls and (left := deadline - time.monotonic()) > 0:
                     await asyncio.wait_for(is_news.wait(), min(left, _QUIET))
-                    if call not in self._calls:
-                        break  # nobody is there
                     is_news.clear()
         finally:
             self._calls.pop(call, None)
+        if channel.reason is not None and faults.code_of(channel.reason) != faults.NOT_FOUND:
+            raise channel.reason
+        await channel.close()
+        # Where there is no exchange there never was a worker.
         return sorted({answer.worker: answer for answer in answers}.values(), key=lambda answer: answer.worker)
 
     def _on_return(self, properties: Any) -> None:
@@ -241,6 +241,20 @@ class Replies:
         _, is_news = self._calls.pop(fields.decode(properties.data).get("correlation_id", ""), (None, None))
         if is_news is not None:
             is_news.set()
+
+
+async def _declare(connection: Connection, exchange: str) -> None:
+    """Make the exchange that leads to reply queues. Who may not does with the one that others have made.
+
+    Also where nothing else may be declared: a reply queue has to be in any case.
+    """
+    channel = await Channel.open(connection)
+    try:
+        await channel.call(channel.raw.exchange_declare, exchange=exchange, durable=True)
+    except exceptions.ChannelClosedByBroker as error:
+        if faults.code_of(error) != faults.ACCESS_REFUSED:
+            raise
+    await channel.close()
 
 
 def made_at(id: str) -> int | None:  # noqa: A002
