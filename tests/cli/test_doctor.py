@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import Shell
+import signal
+
+from tests.cli.conftest import TASKS, Shell
+from tests.waiting import until
+from tests.workers import Worker
 
 
 def test_where_nothing_is_wrong_it_says_so(shell: Shell) -> None:
@@ -55,3 +59,21 @@ def test_a_server_that_does_not_answer_is_an_error(shell: Shell) -> None:
 
 def test_what_is_in_one_process_alone_can_not_be_examined(shell: Shell) -> None:
     assert "memory://" in shell.refused("doctor", "--url", "memory://")
+
+
+def test_it_knows_from_running_workers_what_they_know_and_what_they_hold(shell: Shell) -> None:
+    (shell.directory / "newer.py").write_text(TASKS.replace("def add", "def subtract"))
+    with Worker(
+        "tasks:app", "-q", "default", "-p", "1", directory=shell.directory / "log", env=shell.env, cwd=shell.directory
+    ) as worker:
+        worker.wait_ready()
+        until(lambda: shell.ok("workers", "--json").json() != [])
+        shell.ok("enqueue", "newer:app.subtract", "1")
+
+        told = {each["name"]: each for each in shell.dibs("doctor", "--json").json()["findings"]}
+        worker.signal(signal.SIGSTOP)
+        until(lambda: "stopped-worker" in shell.dibs("doctor").out)
+        worker.signal(signal.SIGCONT)
+
+    assert set(told) == {"unknown-task"}
+    assert "1 job of task 'newer.subtract' in queue 'default'" in told["unknown-task"]["what"]

@@ -122,7 +122,10 @@ def test_a_server_that_was_never_used_stays_so(rabbit: RabbitWorld) -> None:
     told = findings(rabbit)
 
     assert set(told) <= {"consumer-timeout"}
-    assert not any(rabbit.exists(name) for name in ("a", "a.dead", "dibs.dead", "dibs.ledger", "dibs.control"))
+    assert not any(
+        rabbit.exists(name)
+        for name in ("a", "a.dead", "dibs.dead", "dibs.ledger", "dibs.control", "dibs.roll.x", "dibs.reply.x")
+    )
     assert not any(rabbit.has_exchange(name) for name in ("dibs", "dibs.reply", "dibs.roll", "dibs.ledger"))
 
 
