@@ -74,6 +74,7 @@ def test_an_older_schema_is_told_and_not_migrated(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parents[1] / "unit" / "sqlite_version_1.sql").read_text())
         connection.execute("PRAGMA journal_mode = WAL")
+    path.with_name("old.db-run").mkdir()
 
     told = found(look(f"sqlite:///{path}"))
 
