@@ -18,6 +18,7 @@ from dibs.cli import (
     dashboard,
     dead,
     demo,
+    doctor,
     enqueue,
     job,
     jobs,
@@ -55,7 +56,7 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
-  9  dibs status --check: no worker consumes a queue
+  9  dibs doctor found a problem; dibs status --check: no worker consumes a queue
   130  interrupted
 
 environment:
@@ -79,6 +80,7 @@ _COMMANDS = (
     pause,
     dead,
     purge,
+    doctor,
     move,
     dashboard,
     demo,
