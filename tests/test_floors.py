@@ -27,6 +27,7 @@ FLOORS = {
     "dibs.current": 0,
     "dibs.ledger": 1,
     "dibs.broker": 1,
+    "dibs.moving.ends": 1,
     "dibs.brokers.memory": 2,
     "dibs.brokers.sqlite": 2,
     "dibs.brokers.rabbitmq": 2,
@@ -37,12 +38,14 @@ FLOORS = {
     "dibs.task": 3,
     "dibs.listener": 3,
     "dibs.lifespan": 3,
+    "dibs.moving": 4,
     "dibs.run": 4,
     "dibs.drain": 4,
     "dibs.app": 4,
     "dibs.loading": 4,
     "dibs.worker": 5,
     "dibs.trial": 5,
+    "dibs.dashboard": 6,
     "dibs.demo": 6,
     "dibs.chaos": 6,
     "dibs.cli": 7,
@@ -51,8 +54,9 @@ FLOORS = {
 #: Who may import what comes from outside. What is not named here nobody imports.
 DRIVERS = {
     "pika": ("dibs.brokers.rabbitmq",),
+    **dict.fromkeys(("starlette", "uvicorn", "jinja2", "markupsafe"), ("dibs.dashboard",)),
     # RabbitMQ's ledger is read through an index, which is an SQLite file.
-    "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables"),
+    "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables", "dibs.ledger.history"),
 }
 #: What every file may import besides the standard library.
 EVERYWHERE = {"msgspec"}

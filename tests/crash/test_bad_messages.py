@@ -254,10 +254,10 @@ def test_every_body_in_a_file_is_run_or_dead(file_scene: Scene) -> None:
 
 _ROW = """
 INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since,
-                       task, content_type, headers, properties, error, body)
+                       keep, private, task, content_type, headers, properties, error, body)
 VALUES (:id, :queue, :state, :priority, :due, :expires, :attempt, :crashes, :suspect, :enqueued, :unknown_since,
-        CAST(:task AS TEXT), CAST(:content_type AS TEXT), CAST(:headers AS TEXT), CAST(:properties AS TEXT),
-        CAST(:error AS TEXT), :body)
+        :keep, :private, CAST(:task AS TEXT), CAST(:content_type AS TEXT), CAST(:headers AS TEXT),
+        CAST(:properties AS TEXT), CAST(:error AS TEXT), :body)
 """
 _NULL = ("due", "expires", "enqueued", "unknown_since", "content_type", "headers", "properties", "error")
 _LEAST, _MOST = -(2**63), 2**63 - 1
@@ -265,6 +265,7 @@ _BAD_TEXTS = [b"\xff", b"", b"not JSON", b"[1]", b"7", b"null", b'{"a": NaN}', b
 _BAD_TEXTS += [b'{"a":' * depth + b"1" + b"}" * depth for depth in (63, 64, 65, 300, *range(900, 1000, 3), 5000)]
 _ODD: list[tuple[str, object]] = [
     *itertools.product(("priority", "due", "attempt", "crashes", "suspect"), (_LEAST, -1, _MOST)),
+    *itertools.product(("keep", "private"), (_LEAST, -1, _MOST)),
     *itertools.product(("expires", "enqueued", "unknown_since"), (_LEAST, -1, _MOST)),
     *itertools.product(("headers", "properties", "task", "content_type", "error"), _BAD_TEXTS),
     *itertools.product(("id",), ("", "\x00", "\x1b[2J", "i" * 10_000)),
@@ -274,6 +275,7 @@ _ODD: list[tuple[str, object]] = [
 def test_rows_that_another_program_wrote_are_run_or_dead(file_scene: Scene) -> None:
     assert isinstance(file_scene.world, SqliteWorld)
     usual: dict[str, object] = {"state": 0, "priority": 4, "attempt": 1, "crashes": 0, "suspect": 0}
+    usual.update({"keep": 1000, "private": 0})
     usual.update(dict.fromkeys(_NULL))
     with contextlib.closing(sqlite3.connect(file_scene.world.path)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")

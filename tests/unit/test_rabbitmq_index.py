@@ -198,6 +198,18 @@ def test_numbers_that_can_not_be_stored_cost_their_own_entry_only(made: Index) -
     assert (info(made, "1") is not None, info(made, "2"), info(made, "3")) == (True, None, None)
 
 
+@pytest.mark.parametrize("job_id", ["", "a\0b", '"quo\\te', "\u2028\U0001f600\ufffe", "x" * 100_000])
+def test_an_id_may_be_any_text_and_costs_nobody_else_anything(made: Index, job_id: str) -> None:
+    tell(made, [handed_over(job_id), handed_over("1")])
+    tell(made, [over(job_id), over("1")])
+
+    found, other = info(made, job_id), info(made, "1")
+
+    assert found is None if "\0" in job_id else found is not None and found.status == "done"
+    assert other is not None
+    assert other.status == "done"
+
+
 def test_what_is_no_entry_or_of_another_version_is_passed_over(made: Index) -> None:
     later = msgspec.msgpack.encode(
         [[99, "what"], msgspec.msgpack.decode(msgspec.msgpack.encode(handed_over("1"))), "text"]

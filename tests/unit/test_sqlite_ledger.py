@@ -428,6 +428,8 @@ def test_no_request_is_left_over_however_the_job_ended(world: SqliteWorld) -> No
     consumer.settle(
         [(done, Done(run=a_run())), (failed, RetryIn(5.0, failed.message.after_failure("boom"), a_run()))]
     )
+    assert status(broker, failed.message.id) == "cancelled"
+    assert rows(world, "dibs_cancels") == 1
     consumer.close()
 
     assert rows(world, "dibs_cancels") == 0
@@ -486,15 +488,22 @@ def test_a_claim_takes_nothing_of_a_queue_that_was_paused_a_moment_ago(world: Sq
         assert claims.claim(consumer._connection, "a", name="a", receipt=1, limit=1) == []
 
 
-def test_a_worker_does_not_turn_on_a_paused_queue_whose_jobs_are_due(world: SqliteWorld) -> None:
+def test_a_paused_queue_costs_its_workers_a_look_and_no_transaction(world: SqliteWorld) -> None:
     broker = world.open()
     broker.send([job("a", delay=0.05)])
+    (job_id,) = listed(broker)
+    broker.send([job("a")])
     broker.pause("a")
     consumer = broker.consume(["a"], limit=1)
 
-    until(lambda: status(broker, listed(broker)[0]) == "ready")
+    until(lambda: status(broker, job_id) == "ready")
+    seen: list[str] = []
+    consumer._connection.set_trace_callback(seen.append)
+
     assert consumer.receive(1) == []
 
+    consumer._connection.set_trace_callback(None)
+    assert "BEGIN IMMEDIATE" not in seen
     assert consumer._due is None
 
 

@@ -140,7 +140,7 @@ def test_what_another_program_wrote_is_told_as_far_as_it_can_be_read(connection:
     found = tables.job(connection, "a")
 
     assert found is not None
-    assert (found.status, found.enqueued, found.progress, found.log) == ("cancelled", -5, None, [])
+    assert (found.status, found.enqueued, found.progress, found.log) == ("cancelled", 0, None, [])
     assert len(tables.jobs(connection, JobSelection(), limit=1).jobs) == 1
 
 

@@ -15,11 +15,13 @@ from typing import NoReturn
 from dibs.cli import (
     cancel,
     chaos,
+    dashboard,
     dead,
     demo,
     enqueue,
     job,
     jobs,
+    move,
     pause,
     purge,
     queues,
@@ -56,9 +58,27 @@ exit codes:
 environment:
   DIBS_URL  the broker, where --url is not given; else sqlite:///dibs.db
   DIBS_APP  module:app, where --app is not given
+  DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
-_COMMANDS = (worker, send, enqueue, queues, workers, jobs, job, result, cancel, pause, dead, purge, demo, chaos)
+_COMMANDS = (
+    worker,
+    send,
+    enqueue,
+    queues,
+    workers,
+    jobs,
+    job,
+    result,
+    cancel,
+    pause,
+    dead,
+    purge,
+    move,
+    dashboard,
+    demo,
+    chaos,
+)
 
 #: Why there is no result, as exit codes.
 _NO_RESULT: tuple[tuple[type[ResultError], int], ...] = (

@@ -20,7 +20,8 @@ CREATE TABLE dibs_jobs (
     priority      INTEGER NOT NULL,
     due           INTEGER,              -- ms since 1970, as are all times
     expires       INTEGER,
-    receipt       INTEGER,              -- worker << 40 | number of its claim, while running
+    receipt       INTEGER,              -- worker << 40 | number of its claim, while running; below 1 << 40: it is
+                                        -- being moved to another broker, and was in state (receipt & 3) before
     returns       INTEGER NOT NULL DEFAULT 0,
     attempt       INTEGER NOT NULL,
     crashes       INTEGER NOT NULL,
@@ -72,11 +73,31 @@ CREATE TABLE dibs_notes (
     log      TEXT                       -- JSON, a list of lines
 ) STRICT, WITHOUT ROWID;
 
+-- What was recorded of each queue in each minute of the last hours. Outcomes are added by the batch.
+CREATE TABLE dibs_minutes (
+    minute    INTEGER NOT NULL,         -- its first ms
+    queue     TEXT NOT NULL,            -- with the namespace
+    done      INTEGER NOT NULL,
+    retried   INTEGER NOT NULL,
+    dead      INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    runs      INTEGER NOT NULL,         -- that ended
+    ran       INTEGER NOT NULL,         -- ms that they took together
+    waits     INTEGER NOT NULL,         -- first runs among them, from the time on that the job could begin
+    waited    INTEGER NOT NULL,
+    longest   INTEGER NOT NULL,
+    depth     INTEGER,                  -- how many jobs waited, counted once a minute
+    PRIMARY KEY (minute, queue)
+) STRICT, WITHOUT ROWID;
+
 -- Jobs that run and are to be cancelled. Empty nearly always.
 CREATE TABLE dibs_cancels (
     job   TEXT PRIMARY KEY,
     asked INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Jobs that `dibs move` brought here and that may still stand where they came from. Empty nearly always.
+CREATE TABLE dibs_moved (job TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 
 -- Every worker that was not seen dead yet. Ids are never given twice, so a receipt is never made twice.
 CREATE TABLE dibs_workers (

@@ -24,6 +24,8 @@ SCHEMA_VERSION = 2
 #: States, by the numbers that they are stored as. One that is delayed until a time that has come is told as ready.
 _STATUSES: tuple[Status, ...] = ("ready", "delayed", "running", "dead", "done", "cancelled")
 _DELAYED, _DEAD = 1, 3
+#: The last millisecond whose year has four digits.
+_LAST_MS = 253_402_300_799_999
 #: Behind all places in the line.
 _END = 2**63 - 1
 #: Behind all names, as SQLite compares them.
@@ -50,6 +52,7 @@ SELECT seq,
        (:statuses IS NULL OR (1 << iif(state = 1 AND due <= :now, 0, state)) & :statuses)
        AND queue BETWEEN :low AND :high
        AND (:task IS NULL OR task = :task)
+       AND (:reason IS NULL OR reason = :reason)
        AND (:since IS NULL OR max(ifnull(enqueued, 0), ifnull(started, 0), ifnull(ended, 0)) >= :since) AS fits
 FROM dibs_jobs WHERE seq < :before AND seq >= :first AND (fits OR seq % 1021 = 0) ORDER BY seq DESC
 """
@@ -135,7 +138,7 @@ def jobs(
     limit: int,
     after: str | None = None,
     now: int | None = None,
-    budget: float = 0.1,
+    budget: float = 0.07,
 ) -> Page:
     """Return a page of the jobs that are meant, newest first: those that were put into the line last.
 
@@ -158,6 +161,7 @@ def jobs(
         "low": prefix + (selection.queue or ""),
         "high": prefix + (_LAST_CHARACTER if selection.queue is None else selection.queue),
         "task": selection.task,
+        "reason": selection.reason,
         "since": selection.since,
         "now": now,
         "before": _END if after is None else _to_place(after),
@@ -268,11 +272,11 @@ def _to_info(
         priority=priority,
         attempt=max(1, attempt),
         crashes=max(0, crashes),
-        enqueued=enqueued,
-        due=due,
-        expires=expires,
-        started=started,
-        ended=ended,
+        enqueued=_read_time(enqueued),
+        due=_read_time(due),
+        expires=_read_time(expires),
+        started=_read_time(started),
+        ended=_read_time(ended),
         worker=worker,
         reason=reason,
         error=None if private else error,
@@ -289,8 +293,8 @@ def _to_run(values: tuple[Any, ...], *, is_private: bool) -> RunInfo:
     attempt, started, ended, worker, outcome, error = values
     return RunInfo(
         attempt=attempt,
-        started=started,
-        ended=ended,
+        started=_read_time(started),
+        ended=_read_time(ended),
         worker=worker,
         outcome=outcome,
         error=None if is_private else error,
@@ -311,6 +315,11 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: str | None) -> Any:
         return None if text is None else decoder.decode(text)
     except msgspec.DecodeError:
         return None
+
+
+def _read_time(ms: int | None) -> int | None:
+    """Return a time as it is stored, moved to the nearest one that a calendar has."""
+    return None if ms is None else max(0, min(ms, _LAST_MS))
 
 
 def _to_place(after: str) -> int:

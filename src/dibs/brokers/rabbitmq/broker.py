@@ -25,6 +25,8 @@ from dibs.brokers.rabbitmq.ledger.entries import Cancel, Dropped, Entry, Pause, 
 from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
 from dibs.brokers.rabbitmq.ledger.streams import Keeping, Streams
+from dibs.brokers.rabbitmq.moving.sink import RabbitSink
+from dibs.brokers.rabbitmq.moving.source import RabbitSource
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
 from dibs.brokers.rabbitmq.walk import Walk
@@ -188,6 +190,31 @@ class RabbitBroker:
                 f"{self.location} is used without a ledger (ledger=off): what becomes of jobs is recorded nowhere."
             )
         return self._ledger
+
+    def source(self) -> RabbitSource:
+        """Return it as the source of a move."""
+        return RabbitSource(
+            self._address,
+            self._names,
+            self.queues,
+            lambda: self.ledger.workers(),  # noqa: PLW0108 -- asked for when it is needed: there may be none
+            self._record,
+            streams=self._streams if self._has_ledger else None,
+            may_declare=self._may_declare,
+            timeout=self._timeout,
+        )
+
+    def sink(self) -> RabbitSink:
+        """Return it as the target of a move."""
+        return RabbitSink(
+            self._address,
+            self._names,
+            self._publisher,
+            send=self.send,
+            check=self._check_sizes,
+            has_ledger=self._has_ledger,
+            timeout=self._timeout,
+        )
 
     def close(self) -> None:
         """Close what was opened here, consumers first: they may still have outcomes to publish."""

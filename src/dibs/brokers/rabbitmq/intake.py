@@ -302,6 +302,7 @@ class Intake:
             kept = [entry for entry in self.arrived if not is_surplus(entry[1])]
             self.arrived.clear()
             self.arrived.extend(kept)
+            self.bell.ring()  # the owner may have room by now, and counts on what was to come
         self.holds.give_back((delivery.receipt, delivery.message) for delivery in surplus)
 
     def _on_orders(self) -> None:

@@ -83,6 +83,10 @@ class Names:
         """Return the name of the queue that keeps a second walker off the dead letters of `queue`."""
         return f"{self._prefix}dibs.walk.{queue}"
 
+    def move(self, nonce: str = "") -> str:
+        """Return the name of the queue that keeps a second mover out; with a nonce, one that tells where this is."""
+        return f"{self._prefix}dibs.move{f'.{nonce}' if nonce else ''}"
+
     def level(self, number: int) -> str:
         """Return the name of a delay level's exchange, and of its queue."""
         return f"{self._prefix}dibs.delay.{number:02}"

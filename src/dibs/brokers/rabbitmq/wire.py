@@ -43,8 +43,9 @@ class Burial(msgspec.Struct, frozen=True):
 
     reason: str
     error: str
-    died: int
-    worker: str
+    #: None: whoever set it aside did not say.
+    died: int | None
+    worker: str | None
 
 
 class Marks(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"dibs-{name.replace('_', '-')}"):
@@ -274,7 +275,8 @@ def _own_headers(message: Message, put: str, burial: Burial | None) -> dict[str,
     headers |= {name: value for name, value in optional.items() if value is not None}
     if burial is not None:
         headers |= {"dibs-reason": burial.reason, "dibs-error": burial.error}
-        headers |= {"dibs-died": burial.died, "dibs-worker": burial.worker}
+        said = {"dibs-died": burial.died, "dibs-worker": burial.worker}
+        headers |= {name: value for name, value in said.items() if value is not None}
     return headers
 
 

@@ -16,6 +16,7 @@ from dibs.brokers.sqlite.consumer import SqliteConsumer
 from dibs.brokers.sqlite.dead import BATCH, DeadLetters
 from dibs.brokers.sqlite.ledger import SqliteLedger
 from dibs.brokers.sqlite.liveness import CLAIM_BITS
+from dibs.brokers.sqlite.moving import SqliteSink, SqliteSource
 from dibs.brokers.sqlite.opened import Opened
 from dibs.brokers.sqlite.store import Store
 from dibs.brokers.sqlite.wake import CANCELS, SLOTS, fifo_path, poke
@@ -195,6 +196,14 @@ class SqliteBroker:
     def ledger(self) -> SqliteLedger:
         """The record of jobs: it stands in the same file."""
         return self._ledger
+
+    def source(self) -> SqliteSource:
+        """Return it as the source of a move."""
+        return SqliteSource(self._open, self.queues, prefix=self._prefix)
+
+    def sink(self) -> SqliteSink:
+        """Return it as the target of a move."""
+        return SqliteSink(self._open, self._path, prefix=self._prefix)
 
     def close(self) -> None:
         """Let go of the file and of all consumers. The next call opens it again. Safe to call twice."""

@@ -20,7 +20,7 @@ from dibs.brokers.sqlite.store import Store
 from dibs.errors import BrokerBusy, BrokerError, DibsError, HandoverUncertain, JobExists, UsageError
 
 #: What SQLite and its driver raise for the values of one row: it does not concern the rows of others.
-_FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeError)
+FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError, UnicodeError)
 
 #: Seconds for which one who stores waits for each of those who stored a moment ago. They need a third of that to come
 #: back, one after the other; a commit takes twice as long.
@@ -155,14 +155,14 @@ class Commits:
         if alone is not None and len(alone.rows) == 1:
             try:
                 self._connection.execute(rows.INSERT, alone.rows[0])
-            except _FAULTS as error:
+            except FAULTS as error:
                 raise _fault(self._connection, alone, self._store.path, error) from error
             return
         if alone is None:
             self._connection.execute("SAVEPOINT handovers")
             try:
                 self._connection.executemany(rows.INSERT, (row for handover in batch for row in handover.rows))
-            except _FAULTS:
+            except FAULTS:
                 self._connection.execute("ROLLBACK TO handovers")  # one of them is at fault: each by itself
             else:
                 self._connection.execute("RELEASE handovers")
@@ -186,7 +186,7 @@ def insert(connection: sqlite3.Connection | sqlite3.Cursor, handover: Handover, 
     connection.execute("SAVEPOINT handover")
     try:
         connection.executemany(rows.INSERT, handover.rows)
-    except _FAULTS as error:
+    except FAULTS as error:
         connection.execute("ROLLBACK TO handover")
         handover.error = _fault(connection, handover, path, error)
         handover.error.__cause__ = error

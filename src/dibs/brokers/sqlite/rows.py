@@ -86,7 +86,7 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
         expires=_read_time(expires),
         unknown_since=_read_time(unknown_since),
         error=error,
-        keep=keep / 1000,
+        keep=(keep if 0 <= keep <= _LAST_MS else max(0, min(keep, _LAST_MS))) / 1000,
         is_private=bool(private),
     )
 

@@ -125,7 +125,19 @@ class Pause(msgspec.Struct, frozen=True, tag=7, array_like=True):
     at: int
 
 
-Entry = Enqueued | Ended | Noted | Replayed | Dropped | Purged | Cancel | Pause
+class Moved(msgspec.Struct, frozen=True, tag=8, array_like=True):
+    """Jobs that `dibs move` brought here are stored, each in its queue: written behind their confirms.
+
+    A mover that begins writes one without jobs first, so that whoever looks for its others knows where to start.
+    """
+
+    ids: list[str]
+    #: Names the move.
+    mark: int
+    at: int
+
+
+Entry = Enqueued | Ended | Noted | Replayed | Dropped | Purged | Cancel | Pause | Moved
 
 _ENCODER = msgspec.msgpack.Encoder()
 _MESSAGE = msgspec.msgpack.Decoder(list[msgspec.Raw])

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pika import exceptions
 
 from dibs.brokers.rabbitmq import faults
@@ -39,6 +40,8 @@ _SLICE = 0.25
 _PAUSE = 0.01
 #: How often is tried again what the server could not do yet.
 _DOWN_PAUSE = 0.1
+#: So often a damaged index is made anew; after that it is no accident.
+_MOST_DAMAGES = 3
 #: After so long without a step the other one is taken for dead or stopped.
 _DEAD_AFTER = 3.0
 
@@ -73,6 +76,8 @@ class Follower:
         self._is_checking = False
         self._trouble: LedgerUnavailable | None = None
         self._closing: asyncio.Task[None] | None = None
+        #: How often the file was found damaged.
+        self._damages = 0
         #: When the other one was seen to take a step, and how far it was.
         self._step = (0.0, -1)
         self._link = Link(address, "ledger", self)
@@ -265,8 +270,12 @@ class Follower:
                 self._make_anew(str(error))
             else:
                 self._fail(error)
-        except sqlite3.DatabaseError as error:
-            self._make_anew(str(error))
+        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+            self._damages += 1
+            if self._damages > _MOST_DAMAGES:
+                self._fail(error)
+            else:
+                self._make_anew(str(error))
 
     def _fail(self, error: Exception) -> None:
         self._trouble = LedgerUnavailable(
