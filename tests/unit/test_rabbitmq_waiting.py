@@ -17,7 +17,7 @@ from dibs.brokers.rabbitmq.ledger.replies import Replies, made_at
 from dibs.errors import DibsError
 from dibs.ledger.life import Ending
 from dibs.message import new_id, now_ms
-from dibs.outcome import Dead, Done
+from dibs.outcome import Dead, Done, RetryIn
 from dibs.selection import Selection
 from tests.conformance.asking import a_run
 from tests.rabbit_node import Node
@@ -159,6 +159,22 @@ def test_what_ends_while_the_connection_is_gone_is_found_when_it_is_back(world: 
     future = broker.ledger.watch(after.id, is_ours=True)
     finish(world)
     assert result(future) == b"after"
+
+
+def test_a_job_that_is_tried_again_is_not_over_for_who_is_told_by_the_reply_queue(world: RabbitWorld) -> None:
+    broker = world.open()
+    replies_of(broker)
+    sent = job("a")
+    broker.send([sent])
+    future = ledger_of(broker).watch(sent.id, is_ours=True)
+    consumer = world.open().consume(["a"], limit=1)
+    (first,) = receive(consumer, 1)
+
+    consumer.settle([(first, RetryIn(0.0, first.message.after_failure("boom"), a_run()))])
+    (again,) = receive(consumer, 1)
+    consumer.settle([(again, Done(b"2", run=a_run()))])
+
+    assert result(future) == b"2"
 
 
 def test_who_asks_for_a_job_that_was_replayed_is_told_of_its_new_end(world: RabbitWorld) -> None:

@@ -74,6 +74,11 @@ class Ended(msgspec.Struct, frozen=True, tag=1, array_like=True):
     #: Which run comes again, after "retry"; None: the one behind this one.
     again: int | None = None
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is over."""
+        return self.outcome != "retry"
+
 
 class Noted(msgspec.Struct, frozen=True, tag=2, array_like=True):
     """A running job said something of itself."""

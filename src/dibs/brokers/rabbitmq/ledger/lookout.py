@@ -131,7 +131,7 @@ class Lookout:
         for _, body in batch:
             for entry in entries.decode(body):
                 if isinstance(entry, Ended):
-                    if entry.id in self._wanted and entry.outcome != "retry":
+                    if entry.id in self._wanted and entry.is_final:
                         self._found.setdefault(entry.id, entry)
                 elif isinstance(entry, Replayed):
                     for job_id in entry.ids:
@@ -141,7 +141,7 @@ class Lookout:
         wanted = self._wanted
         for _, body in batch:
             for entry in entries.decode(body):
-                if isinstance(entry, Ended) and entry.id in wanted and entry.outcome != "retry":
+                if isinstance(entry, Ended) and entry.id in wanted and entry.is_final:
                     self._tell(entry)
 
     def _tell(self, entry: Ended) -> None:

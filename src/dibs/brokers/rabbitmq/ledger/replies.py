@@ -179,7 +179,7 @@ class Replies:
         call = fields.decode(properties.data).get("correlation_id")
         if call is None:
             for entry in entries.decode(body):
-                if isinstance(entry, Ended):
+                if isinstance(entry, Ended) and entry.is_final:
                     self._on_ended(entry)
         elif call in self._calls:
             answers, is_news = self._calls[call]
