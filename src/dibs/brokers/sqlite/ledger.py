@@ -60,7 +60,7 @@ class SqliteLedger:
 
         A job of this process that is not there is over: it was handed over.
         """
-        return self._open().waiting().watch(id, is_ours=is_ours)
+        return self._open().waiting(self._prefix).watch(id, is_ours=is_ours)
 
     def workers(self) -> list[Snapshot]:
         """Return what each worker that is alive last said of itself. See `Ledger.workers`."""
@@ -81,7 +81,7 @@ class SqliteLedger:
     def endings(self, ids: Collection[str]) -> dict[str, Ending]:
         """Return how those of these jobs ended that are over."""
         with self._one_moment() as connection:
-            return tables.endings(connection, ids)
+            return tables.endings(connection, ids, prefix=self._prefix)
 
     @contextmanager
     def _one_moment(self) -> Iterator[sqlite3.Connection]:

@@ -15,6 +15,7 @@ from typing import assert_never
 
 import msgspec
 
+from dibs.ledger.life import PRIVATE_NOTE
 from dibs.message import Message, now_ms
 from dibs.outcome import Cancelled, Dead, Done, Reason, RetryIn
 
@@ -222,6 +223,7 @@ def ended(message: Message, outcome: Done | RetryIn | Dead | Cancelled, worker: 
             assert_never(outcome)
     if message.is_private:
         result = error = None
+        note = PRIVATE_NOTE if word == "done" else None
     return Ended(
         message.id,
         message.queue,
