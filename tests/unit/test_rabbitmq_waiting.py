@@ -14,7 +14,7 @@ from dibs.brokers.rabbitmq import RabbitBroker
 from dibs.brokers.rabbitmq.ledger import replies
 from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
 from dibs.brokers.rabbitmq.ledger.replies import Replies, made_at
-from dibs.errors import DibsError
+from dibs.errors import DibsError, LedgerUnavailable
 from dibs.ledger.life import Ending
 from dibs.message import new_id, now_ms
 from dibs.outcome import Dead, Done, RetryIn
@@ -227,6 +227,23 @@ def test_who_may_not_make_a_queue_finds_the_ends_in_the_stream(world: RabbitWorl
         assert [result(future) for future in futures] == [b"1", b"2"]
         with pytest.raises(DibsError):
             broker.ledger.workers()
+        broker.close()
+
+
+def test_who_may_neither_make_a_queue_nor_read_the_stream_is_told_that_instead_of_waiting(
+    world: RabbitWorld, rabbit_node: Node
+) -> None:
+    owner = world.open()
+    owner.send([job("a", b"0")])
+    finish(world)
+    with rabbit_node.user("poorest", configure="^$", write=".*", read="^$") as url:
+        broker = connect(url, namespace=world.namespace, may_declare=False)
+        message = job("a", b"1")
+        broker.send([message])
+
+        with pytest.raises(LedgerUnavailable, match="does not let this user read the ledger"):
+            broker.ledger.watch(message.id, is_ours=True).result(PATIENCE)
+
         broker.close()
 
 

@@ -25,7 +25,7 @@ from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.ledger.index import Index, Overtaken, digest_of
 from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of, remove
 from dibs.brokers.rabbitmq.ledger.stream import OWN_ENTRIES, Batch, StreamReader, end_of
-from dibs.brokers.rabbitmq.ledger.streams import Streams
+from dibs.brokers.rabbitmq.ledger.streams import Streams, refusal
 from dibs.brokers.rabbitmq.link import Link
 from dibs.errors import AccessRefused, BrokerUnavailable, LedgerUnavailable
 from dibs.url import Address
@@ -332,22 +332,15 @@ class Follower:
                 faults.PRECONDITION_FAILED,
             }:
                 raise
-            raise _refusal(self._link.location, self._name, error) from error
+            raise refusal(self._link.location, self._name, error) from error
         except exceptions.ConnectionClosedByBroker as error:
             if faults.code_of(error) != faults.NOT_IMPLEMENTED:
                 raise
-            raise _refusal(self._link.location, self._name, error) from error
+            raise refusal(self._link.location, self._name, error) from error
 
 
 class _Changed(Exception):
     """The stream is not the one that was read."""
-
-
-def _refusal(location: str, name: str, error: BaseException) -> LedgerUnavailable:
-    return LedgerUnavailable(
-        f"{location} does not let this user read the ledger {name}: {faults.text_of(error)}. Everything else works. "
-        f"Grant the right to read it; it takes RabbitMQ 3.9 or later with streams enabled."
-    )
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
