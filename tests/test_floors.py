@@ -45,6 +45,7 @@ FLOORS = {
     "dibs.loading": 4,
     "dibs.worker": 5,
     "dibs.trial": 5,
+    "dibs.dashboard": 6,
     "dibs.demo": 6,
     "dibs.chaos": 6,
     "dibs.cli": 7,
@@ -53,8 +54,9 @@ FLOORS = {
 #: Who may import what comes from outside. What is not named here nobody imports.
 DRIVERS = {
     "pika": ("dibs.brokers.rabbitmq",),
+    **dict.fromkeys(("starlette", "uvicorn", "jinja2", "markupsafe"), ("dibs.dashboard",)),
     # RabbitMQ's ledger is read through an index, which is an SQLite file.
-    "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables"),
+    "sqlite3": ("dibs.brokers.sqlite", "dibs.brokers.rabbitmq.ledger", "dibs.ledger.tables", "dibs.ledger.history"),
 }
 #: What every file may import besides the standard library.
 EVERYWHERE = {"msgspec"}

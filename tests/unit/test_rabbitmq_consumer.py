@@ -13,9 +13,11 @@ from pika.channel import Channel as PikaChannel
 
 from dibs.broker import Broker, Queue
 from dibs.brokers import connect
+from dibs.brokers.rabbitmq.bell import Bell
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
+from dibs.brokers.rabbitmq.holds import Holds
 from dibs.errors import AccessRefused, DibsError
-from dibs.outcome import Dead, Done, RetryIn
+from dibs.outcome import Dead, Done, Released, RetryIn
 from tests.rabbit_node import Node
 from tests.waiting import PATIENCE, is_idle_while_full, job, receive, receive_nothing, until
 from tests.worlds_rabbitmq import RabbitWorld
@@ -67,16 +69,36 @@ def test_a_worker_that_gave_back_takes_jobs_again_when_a_slot_falls_free(world: 
     assert [queue.ready for queue in broker.queues()] == [0, 0, 0]
 
 
-def test_an_owner_that_waits_is_woken_when_its_subscriptions_end(world: RabbitWorld) -> None:
+def test_an_owner_is_woken_behind_a_giving_back(world: RabbitWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = world.open()
+    broker.send([job("a")])
     consumer = broker.consume(["a"], limit=1)
     assert isinstance(consumer, RabbitConsumer)
-    assert receive_nothing(consumer)
+    intake, ring = consumer._intake, Bell.ring
+    rung: list[tuple[int, int]] = []
 
-    consumer._intake.link.post(consumer._intake._drop_subscriptions)  # as when what has come was left lying
+    def noted(bell: Bell) -> None:
+        rung.append((len(intake.arrived), intake.capacity))
+        ring(bell)
 
-    readable, _, _ = select.select([consumer], [], [], PATIENCE)
-    assert readable == [consumer]
+    monkeypatch.setattr(Bell, "ring", noted)
+
+    consumer.receive(1)  # subscribes; what comes is left lying
+
+    until(lambda: rung == [(1, 1), (0, 0)])
+
+
+def test_an_owner_is_woken_when_it_released_something(world: RabbitWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=1)
+    (delivery,) = receive(consumer, 1)
+    consumer.receive(0)
+    monkeypatch.setattr(Holds, "settle", lambda *_: None)  # so that it does not come back, which wakes too
+
+    consumer.settle([(delivery, Released())])
+
+    assert select.select([consumer], [], [], PATIENCE)[0]
 
 
 def test_all_slots_fill_again_after_a_giving_back(world: RabbitWorld) -> None:

@@ -455,6 +455,25 @@ def test_records_are_kept_within_bounds_and_what_is_missing_is_counted(
     assert len(of_kind(world, Ended, 20 - missing)) == 20 - missing
 
 
+def test_records_that_were_sent_and_never_confirmed_are_kept_within_bounds_too(
+    world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "_PATIENCE", 0.05)
+    monkeypatch.setattr(journal, "MOST_BYTES", 5000)
+    monkeypatch.setattr(Journal, "_on_confirm", lambda *_: None)
+    broker = world.open()
+    consumer, by_id = held(broker, *(job("a") for _ in range(10)))
+
+    for delivery in by_id.values():
+        consumer.settle([(delivery, Done(b"1" * 1000))])
+        until(lambda: delivery.receipt.entry is None)  # noqa: B023 -- it is awaited in this very turn
+    consumer.close()
+
+    assert journal_of(broker)._bytes <= 5000
+    assert journal_of(broker)._lost
+    assert is_settled(world)
+
+
 def test_a_record_that_is_too_large_for_the_server_holds_up_no_other(world: RabbitWorld, rabbit_node: Node) -> None:
     with rabbit_node.message_limit(3000):
         broker = world.open()

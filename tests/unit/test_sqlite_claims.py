@@ -29,7 +29,7 @@ def broker(tmp_path: Path) -> Iterator[SqliteBroker]:
 
 
 #: What `tables` asks for jobs by, all of it.
-_WANTED = dict.fromkeys(("statuses", "low", "high", "task", "since", "now", "before", "first", "few"), 1)
+_WANTED = dict.fromkeys(("statuses", "low", "high", "task", "reason", "since", "now", "before", "first", "few"), 1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import NoReturn
 from dibs.cli import (
     cancel,
     chaos,
+    dashboard,
     dead,
     demo,
     enqueue,
@@ -58,9 +59,27 @@ exit codes:
 environment:
   DIBS_URL  the broker, where --url is not given; else sqlite:///dibs.db
   DIBS_APP  module:app, where --app is not given
+  DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
-_COMMANDS = (worker, send, enqueue, queues, workers, jobs, job, result, cancel, pause, dead, purge, move, demo, chaos)
+_COMMANDS = (
+    worker,
+    send,
+    enqueue,
+    queues,
+    workers,
+    jobs,
+    job,
+    result,
+    cancel,
+    pause,
+    dead,
+    purge,
+    move,
+    dashboard,
+    demo,
+    chaos,
+)
 
 #: So many characters of what a failed job's task said make the line that ends the command.
 _LONGEST_FAILURE = 300

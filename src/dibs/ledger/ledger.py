@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
+from dibs.ledger.statistics import Minute, PastRuns
 
 if TYPE_CHECKING:
     from concurrent.futures import Future  # which imports logging: `import dibs` is to cost little
@@ -62,4 +63,20 @@ class Ledger(Protocol):
 
     def endings(self, ids: Collection[str]) -> dict[str, Ending]:
         """Return how those of these jobs ended that are over. Waits for nothing."""
+        ...
+
+    def minutes(self, since: int) -> list[Minute]:
+        """Return what was recorded by minute and queue, from the minute on that `since` is in, oldest first.
+
+        Costs by the minutes and queues, not by the jobs. Goes back for some hours at the most.
+        """
+        ...
+
+    def runs(self, since: int, *, limit: int) -> PastRuns:
+        """Return the runs that ended at `since` or later. Takes a bounded time.
+
+        Args:
+            since: in ms since 1970.
+            limit: how many at the most; where there are more that are done, those that failed are told all the same.
+        """
         ...

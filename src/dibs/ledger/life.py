@@ -109,6 +109,8 @@ class JobSelection(msgspec.Struct, frozen=True, kw_only=True):
     statuses: frozenset[Status] | None = None
     queue: str | None = None
     task: str | None = None
+    #: The dead only.
+    reason: str | None = None
     #: Handed over, begun or ended at this time or later.
     since: int | None = None
 

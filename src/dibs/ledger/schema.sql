@@ -73,6 +73,23 @@ CREATE TABLE dibs_notes (
     log      TEXT                       -- JSON, a list of lines
 ) STRICT, WITHOUT ROWID;
 
+-- What was recorded of each queue in each minute of the last hours. Outcomes are added by the batch.
+CREATE TABLE dibs_minutes (
+    minute    INTEGER NOT NULL,         -- its first ms
+    queue     TEXT NOT NULL,            -- with the namespace
+    done      INTEGER NOT NULL,
+    retried   INTEGER NOT NULL,
+    dead      INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    runs      INTEGER NOT NULL,         -- that ended
+    ran       INTEGER NOT NULL,         -- ms that they took together
+    waits     INTEGER NOT NULL,         -- first runs among them, from the time on that the job could begin
+    waited    INTEGER NOT NULL,
+    longest   INTEGER NOT NULL,
+    depth     INTEGER,                  -- how many jobs waited, counted once a minute
+    PRIMARY KEY (minute, queue)
+) STRICT, WITHOUT ROWID;
+
 -- Jobs that run and are to be cancelled. Empty nearly always.
 CREATE TABLE dibs_cancels (
     job   TEXT PRIMARY KEY,

@@ -52,6 +52,7 @@ SELECT seq,
        (:statuses IS NULL OR (1 << iif(state = 1 AND due <= :now, 0, state)) & :statuses)
        AND queue BETWEEN :low AND :high
        AND (:task IS NULL OR task = :task)
+       AND (:reason IS NULL OR reason = :reason)
        AND (:since IS NULL OR max(ifnull(enqueued, 0), ifnull(started, 0), ifnull(ended, 0)) >= :since) AS fits
 FROM dibs_jobs WHERE seq < :before AND seq >= :first AND (fits OR seq % 1021 = 0) ORDER BY seq DESC
 """
@@ -137,7 +138,7 @@ def jobs(
     limit: int,
     after: str | None = None,
     now: int | None = None,
-    budget: float = 0.1,
+    budget: float = 0.07,
 ) -> Page:
     """Return a page of the jobs that are meant, newest first: those that were put into the line last.
 
@@ -160,6 +161,7 @@ def jobs(
         "low": prefix + (selection.queue or ""),
         "high": prefix + (_LAST_CHARACTER if selection.queue is None else selection.queue),
         "task": selection.task,
+        "reason": selection.reason,
         "since": selection.since,
         "now": now,
         "before": _END if after is None else _to_place(after),

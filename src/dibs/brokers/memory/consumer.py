@@ -65,6 +65,7 @@ class MemoryConsumer:
         """Record outcomes. See `Consumer.settle`."""
         lost: list[Delivery] = []
         with self._store.open() as store:
+            store.count([each for each in outcomes if each[0].receipt in self._held])
             for delivery, outcome in outcomes:
                 entry = self._held.pop(delivery.receipt, None)
                 if entry is None:

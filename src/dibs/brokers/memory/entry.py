@@ -7,6 +7,7 @@ import os
 import msgspec
 
 from dibs.ledger.life import PRIVATE_NOTE, Ending, JobInfo, Note, Progress, RunInfo, Status
+from dibs.ledger.statistics import PastRun
 from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, DeadLetter, Done, Outcome, Released, RetryIn
 
@@ -149,6 +150,23 @@ class Entry:
         return msgspec.structs.replace(
             shown, body=self.body, result=self._result, note=self._note, runs=list(self._runs), log=self._log
         )
+
+    def past_runs(self) -> list[PastRun]:
+        """Return its runs that are over."""
+        return [
+            PastRun(
+                id=self.message.id,
+                task=self.message.task,
+                queue=self.message.queue,
+                attempt=run.attempt,
+                started=run.started,
+                ended=run.ended,
+                worker=run.worker,
+                outcome=run.outcome,
+            )
+            for run in self._runs
+            if run.started is not None and run.ended is not None
+        ]
 
     def ending(self) -> Ending | None:
         """Return how it ended; None: it has not."""

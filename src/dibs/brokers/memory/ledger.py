@@ -9,6 +9,7 @@ from dibs.brokers.memory.entry import Entry
 from dibs.brokers.memory.store import Store
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
+from dibs.ledger.statistics import MINUTE, Minute, PastRuns
 
 
 class MemoryLedger:
@@ -67,6 +68,21 @@ class MemoryLedger:
             found = {one: entry.ending() for one in ids if (entry := store.find(one)) is not None}
         return {one: ending for one, ending in found.items() if ending is not None}
 
+    def minutes(self, since: int) -> list[Minute]:
+        """Return what was recorded by minute and queue. See `Ledger.minutes`."""
+        with self._store.open() as store:
+            return [minute for minute in store.tally.minutes() if minute.start > since - MINUTE]
+
+    def runs(self, since: int, *, limit: int) -> PastRuns:
+        """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
+        with self._store.open() as store:
+            found = [run for entry in store.every() for run in entry.past_runs() if run.ended >= since]
+        found.sort(key=lambda run: -run.ended)
+        if len(found) <= limit:
+            return PastRuns(found, since)
+        failed = [run for run in found[limit:] if run.outcome in {"retry", "dead", "lost"}]
+        return PastRuns(found[:limit] + failed[:limit], found[limit - 1].ended)
+
 
 def _fits(entry: Entry, selection: JobSelection) -> bool:
     message = entry.message
@@ -74,6 +90,7 @@ def _fits(entry: Entry, selection: JobSelection) -> bool:
         (selection.statuses is None or entry.status in selection.statuses)
         and (selection.queue is None or message.queue == selection.queue)
         and (selection.task is None or message.task == selection.task)
+        and (selection.reason is None or (entry.dead is not None and entry.dead.reason == selection.reason))
         and (selection.since is None or entry.is_newer(selection.since))
     )
 

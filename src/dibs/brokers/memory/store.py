@@ -14,9 +14,14 @@ from dibs.brokers.memory.entry import Entry
 from dibs.errors import UnknownQueue
 from dibs.ledger.life import Ending
 from dibs.ledger.snapshot import Snapshot
-from dibs.message import now_ms
+from dibs.ledger.statistics import MINUTE
+from dibs.ledger.tally import Tally
+from dibs.message import Delivery, now_ms
+from dibs.outcome import Outcome
 
 Waiter = Future[Ending | None]
+#: Minutes that the statistics go back.
+_MINUTES = 180
 
 
 class Member(Protocol):
@@ -43,6 +48,7 @@ class Store:
         self.paused: set[str] = set()
         self.consumers: set[Member] = set()
         self.numbers = itertools.count()
+        self.tally = Tally()
         self._lock = threading.Lock()
         self._waiters: dict[str, list[Waiter]] = {}
         self._told: list[tuple[Waiter, Ending | None]] = []
@@ -121,6 +127,12 @@ class Store:
             else:
                 ending = Ending(status="forgotten")
         self._tell(entry.message.id, ending)
+
+    def count(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Add outcomes to the statistics."""
+        now = now_ms()
+        self.tally.add_all(outcomes, prefix="", now=now)
+        self.tally.forget(now - _MINUTES * MINUTE)
 
     def watch(self, job_id: str) -> Waiter:
         """Return a future that is told how the job ends."""

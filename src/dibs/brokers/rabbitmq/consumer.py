@@ -128,6 +128,9 @@ class RabbitConsumer:
                 case _:
                     assert_never(outcome)
         self._intake.link.post(self._intake.holds.settle, done, records, released)
+        if released:  # room for others, which may have to be asked for: their subscriptions may have ended meanwhile
+            with self._intake.bell.lock:
+                self._intake.bell.ring()
 
     def _reply_to(self, message: Message) -> str | None:
         """Return the queue where somebody waits for what becomes of a message, if there is one of dibs' own."""

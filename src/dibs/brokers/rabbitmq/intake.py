@@ -268,8 +268,6 @@ class Intake:
         """Count on nothing from the subscriptions that there are; they are to be cancelled."""
         with self.bell.lock:
             self.capacity = 0
-            # The owner may have asked for more just before this, and be waiting for what will not come.
-            self.bell.ring()
         self._subscription += 1
         consumers, self._consumers = self._consumers, {}
         return tuple(consumers)
@@ -292,6 +290,7 @@ class Intake:
             kept = [entry for entry in self.arrived if not is_surplus(entry[1])]
             self.arrived.clear()
             self.arrived.extend(kept)
+            self.bell.ring()  # the owner may have room by now, and counts on what was to come
         self.holds.give_back((delivery.receipt, delivery.message) for delivery in surplus)
 
     def _on_orders(self) -> None:

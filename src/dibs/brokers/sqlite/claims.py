@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 
 from dibs.brokers.sqlite import cancels, rows
-from dibs.ledger import tables
+from dibs.ledger import history, tables
 from dibs.ledger.life import PRIVATE_NOTE, Note
+from dibs.ledger.tally import Tally
 from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, Done, Outcome, Released, RetryIn, Run
 
@@ -159,6 +160,8 @@ class _Records:
         self._runs: list[tuple[Any, ...]] = []
         self._emptied: list[Receipt] = []
         self._logs: list[tuple[str, str]] = []
+        self._tally = Tally()
+        self._tally.add_all(outcomes, prefix=prefix, now=self._now)
         finish = self._finished.append
         for delivery, outcome in outcomes:
             # Nearly all are like this.
@@ -187,6 +190,7 @@ class _Records:
             return False
         if self._again:
             connection.executemany(rows.INSERT_AGAIN, self._again)
+        history.add(connection, self._tally)
         if self._runs:
             connection.executemany(_ADD_RUN, self._runs)
         if self._logs:

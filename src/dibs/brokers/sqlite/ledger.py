@@ -14,9 +14,11 @@ import msgspec
 from dibs.brokers.sqlite import counts
 from dibs.brokers.sqlite.liveness import CLAIM_BITS, Standing, Worker, examine, snapshot_path
 from dibs.brokers.sqlite.opened import Opened
-from dibs.ledger import tables
+from dibs.ledger import history, tables
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
+from dibs.ledger.statistics import Minute, PastRuns
+from dibs.message import now_ms
 
 # Served by the index of the ids, and by the primary key. The worker's number is the upper part of a receipt.
 _RUNNERS = """
@@ -87,6 +89,16 @@ class SqliteLedger:
         """Return how those of these jobs ended that are over."""
         with self._one_moment() as connection:
             return tables.endings(connection, ids, prefix=self._prefix)
+
+    def minutes(self, since: int) -> list[Minute]:
+        """Return what was recorded by minute and queue. See `Ledger.minutes`."""
+        with self._one_moment() as connection:
+            return history.minutes(connection, since, prefix=self._prefix)
+
+    def runs(self, since: int, *, limit: int) -> PastRuns:
+        """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
+        with self._one_moment() as connection:
+            return history.runs(connection, since, now=now_ms(), limit=limit, prefix=self._prefix)
 
     @contextmanager
     def _one_moment(self) -> Iterator[sqlite3.Connection]:

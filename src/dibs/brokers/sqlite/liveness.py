@@ -55,7 +55,12 @@ INSERT INTO dibs_workers (slot, host, pid, boot, started, lock, queues) VALUES (
 _SET_LOCK = "UPDATE dibs_workers SET lock = ? WHERE id = ?"
 _REMOVE = "DELETE FROM dibs_workers WHERE id = ?"
 _OTHERS = "SELECT id, host, pid, boot, lock, queues FROM dibs_workers WHERE id <> ? ORDER BY id"
-# Served by dibs_running: one worker's receipts are a range.
+# Each is served by dibs_running: one worker's receipts are a range.
+_ADD_LOST_RUNS = """
+INSERT INTO dibs_runs (job, attempt, started, ended, worker, outcome)
+SELECT id, attempt, started, ?, ?, 'lost' FROM dibs_jobs
+WHERE state = 2 AND receipt BETWEEN ? AND ? AND started IS NOT NULL
+"""
 _GIVE_BACK = """
 UPDATE dibs_jobs SET state = 0, receipt = NULL, started = NULL, returns = returns + ?
 WHERE state = 2 AND receipt BETWEEN ? AND ? RETURNING queue
@@ -244,6 +249,8 @@ class Membership:
         with self._store.write(self._connection):
             if self._connection.execute(_REMOVE, (worker.id,)).rowcount == 0:
                 return False  # another one was first
+            name = f"{worker.host}:{worker.pid}"
+            self._connection.execute(_ADD_LOST_RUNS, (now_ms(), name, *receipts_of(worker.id)))
             queues, cancelled = _give_back(self._connection, worker.id, returns=1)
         _remove_files(self._store.directory, worker.id)
         self._waiters.wake(cancelled)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from dibs.brokers.rabbitmq.ledger import entries, place, rows
+from dibs.brokers.rabbitmq.ledger import counting, entries, place, rows
 from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DONE, Account
 from dibs.brokers.rabbitmq.ledger.entries import (
     Cancel,
@@ -39,7 +39,7 @@ from dibs.message import now_ms
 _log = logging.getLogger("dibs.rabbitmq")
 
 #: The form of the tables that only an index has.
-_VERSION = 1
+_VERSION = 2
 #: How many jobs that are told no more are remembered, so that late words of them don't bring them back.
 _MOST_GONE = 200_000
 #: So many jobs are forgotten at a time, after so many entries at the least.
@@ -266,6 +266,8 @@ class Index:
                 account.add_replayed(entry.at, entry.queue)
             elif isinstance(entry, Dropped):
                 account.add_dropped(entry.at)
+        ends = [(entry, books[job_id]) for job_id, entry in words if isinstance(entry, Ended)]
+        counting.count(self._connection, ends, now)
         self._store(books.values(), now)
 
     def _load(self, ids: Collection[str]) -> dict[str, Account]:

@@ -17,9 +17,10 @@ from dibs.brokers.rabbitmq.ledger.follower import Follower
 from dibs.brokers.rabbitmq.ledger.replies import Replies, made_at
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.errors import DibsError
-from dibs.ledger import tables
+from dibs.ledger import history, tables
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page, Status
 from dibs.ledger.snapshot import Running, Snapshot
+from dibs.ledger.statistics import Minute, PastRuns
 from dibs.message import now_ms
 from dibs.url import Address
 
@@ -135,6 +136,16 @@ class RabbitLedger:
         """Return how those of these jobs ended that are over. See `Ledger.endings`."""
         self.refresh()
         return self._follower().ask(lambda connection: tables.endings(connection, ids))
+
+    def minutes(self, since: int) -> list[Minute]:
+        """Return what was recorded by minute and queue. See `Ledger.minutes`."""
+        self.refresh()
+        return self._follower().ask(lambda connection: history.minutes(connection, since))
+
+    def runs(self, since: int, *, limit: int) -> PastRuns:
+        """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
+        self.refresh()
+        return self._follower().ask(lambda connection: history.runs(connection, since, now=now_ms(), limit=limit))
 
     def close(self) -> None:
         """Close what was opened here. Safe to call twice."""
@@ -254,6 +265,7 @@ def _only_running(
         if job.status == "running"
         and selection.queue in {None, job.queue}
         and selection.task in {None, job.task}
+        and selection.reason is None
         and (selection.since is None or max(job.enqueued or 0, job.started or 0) >= selection.since)
     ]
     fitting.sort(key=lambda job: (job.enqueued or 0, job.id), reverse=True)
