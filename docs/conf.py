@@ -30,7 +30,7 @@ napoleon_numpy_docstring = False
 # The site builds without the network, so names of the standard library lead nowhere; dibs' own must lead somewhere.
 nitpick_ignore_regex = [
     ("py:.*", r"(?!dibs\.).*"),
-    ("py:.*", r"dibs\.\w+\.([A-Z]|TaskDecorator)"),  # type variables, and what only a type checker sees
+    ("py:.*", r"dibs\.\w+\.([A-Z]|TaskDecorator|Source)"),  # type variables, and what only a type checker sees
 ]
 
 

@@ -36,7 +36,7 @@ from dibs.errors import (
 from dibs.job import Job, Prepared
 from dibs.ledger.life import JobInfo, Progress, RunInfo
 from dibs.message import Message
-from dibs.outcome import Bury, Cancelled, Dead, Done, JobCancelled, JobTimeout, Outcome, Released, Retry, RetryIn
+from dibs.outcome import Bury, Cancelled, Dead, Done, JobCancelled, JobTimeout, Outcome, Released, Retry, RetryIn, Run
 from dibs.task import Task
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "ResultPending",
     "Retry",
     "RetryIn",
+    "Run",
     "RunInfo",
     "StoreGone",
     "StoreUnusable",
