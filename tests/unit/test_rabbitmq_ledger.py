@@ -744,3 +744,46 @@ def test_the_limits_of_the_url_are_those_of_the_stream(world: RabbitWorld) -> No
                 "x-stream-max-segment-size-bytes": 2_000_000,
             },
         )
+
+
+def test_outcomes_that_follow_each_other_share_records_and_what_the_server_waits_for_is_not_held_up(
+    world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "_SPACING", 3600.0)
+    broker = world.open()
+    consumer, by_id = held(broker, *(job("a") for _ in range(100)))
+    calls = Calls()
+    calls.spy(monkeypatch, Journal, "write", lambda _, record: len(entries.decode(record.body)))
+    deliveries = list(by_id.values())
+
+    consumer.settle([(deliveries[0], Done())])  # the first one goes at once
+    until(lambda: deliveries[0].receipt.entry is None)
+    for delivery in deliveries[1:26]:
+        consumer.settle([(delivery, Done())])
+    until(lambda: deliveries[25].receipt.entry is None)  # a quarter has ended: the server waits for them
+    consumer.settle([(deliveries[26], Done())])
+    consumer.close()
+
+    assert calls.of("write") == [1, 25, 1]
+
+
+def test_what_is_over_and_not_yet_recorded_makes_nobody_ask_for_more_than_there_is_room_for(
+    world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_on_confirm", lambda *_: None)
+    broker = world.open()
+    broker.send([job("a") for _ in range(20)])
+    consumer = broker.consume(["a"], limit=10)
+    assert isinstance(consumer, RabbitConsumer)
+    got = receive(consumer, 2, limit=2)
+
+    consumer.settle([(delivery, Done()) for delivery in got])
+    consumer.receive(2)
+
+    until(lambda: all(delivery.receipt.is_over for delivery in got))
+    consumer._intake.link.run(_nothing, 10, "waiting for what was asked")
+    assert consumer._intake.capacity == 2
+
+
+async def _nothing(_connection: Connection) -> None:
+    """Stand behind what was posted before."""

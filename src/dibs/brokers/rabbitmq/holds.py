@@ -41,7 +41,7 @@ class Holds:
         self.lanes: list[Lane] = []
         self.expected = Expected(memory)
         self.records = Records(names, publisher, self._on_stored)
-        self.outcomes = Outcomes(publisher, self._acknowledge)
+        self.outcomes = Outcomes(publisher, self._acknowledge, lambda: sum(len(lane.open) for lane in self.lanes))
         #: What the owner has and has not settled.
         self.taken: dict[Hold, Delivery] = {}
         #: What of it the server has taken back, and what somebody has asked to be cancelled.

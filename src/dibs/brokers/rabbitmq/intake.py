@@ -127,8 +127,9 @@ class Intake:
         lane = self._lane
         if lane is None:
             return
-        on_their_way = sum(hold.subscription == self._subscription for hold in lane.open.values())
-        self._widen(lane, min(room - max(0, self.capacity - on_their_way), self.limit - self.capacity))
+        # What is over makes room for another one, as soon as the ledger has it.
+        held = sum(hold.subscription == self._subscription and not hold.is_over for hold in lane.open.values())
+        self._widen(lane, min(room - max(0, self.capacity - held), self.limit - self.capacity))
 
     async def stop(self, _: Connection) -> None:
         """Receive nothing more, and begin to store what is to be published again before it is let go of."""

@@ -1,7 +1,8 @@
 """Outcomes on their way to the ledger: in batches, and their deliveries are let go of behind the record (P2).
 
-While one batch is underway what ends piles up into the next, so batches grow by themselves under load. On the
-consumer's I/O thread.
+A record costs the same for one outcome and for a hundred. So while one is underway what ends piles up into the next,
+and the next one does not follow at once unless the server waits for these to give us more. On the consumer's I/O
+thread.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _log = logging.getLogger("dibs.rabbitmq")
 
 #: Longest message to the ledger, unless one entry alone is longer.
 _RECORD_BYTES = 256 * 1024
+#: Seconds from one record to the next, unless so large a part of what is held has ended.
+_SPACING, _URGENT = 0.005, 0.25
 #: Seconds that a record may take before deliveries are let go of without it.
 _PATIENCE = 5.0
 
@@ -29,9 +32,26 @@ _PATIENCE = 5.0
 class Outcomes:
     """Those of one consumer."""
 
-    def __init__(self, publisher: Callable[[], Publisher], on_recorded: Callable[[Sequence[Hold]], None]) -> None:
+    def __init__(
+        self,
+        publisher: Callable[[], Publisher],
+        on_recorded: Callable[[Sequence[Hold]], None],
+        count_held: Callable[[], int],
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            publisher: writes the records.
+            on_recorded: is called with what is recorded, or is let go of without that.
+            count_held: tells how many messages the server waits for.
+        """
         self._publisher = publisher
         self._on_recorded = on_recorded
+        self._count_held = count_held
+        #: Sends what has ended, after a moment; and the time before which nothing is sent that is not urgent.
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = 0.0
+        self._is_finishing = False
         #: What has ended and was not sent yet, in order.
         self._pending: dict[Hold, None] = {}
         self._underway: set[Hold] = set()
@@ -48,22 +68,41 @@ class Outcomes:
         for hold in holds:
             if hold not in underway:
                 self._pending[hold] = None
-        self._flush()
+        self._is_idle.clear()
+        self._look()
 
     def suspend(self, hold: Hold) -> None:
         """Record nothing of what is lost until it comes again: others may have it by then."""
         self._pending.pop(hold, None)
 
     async def finish(self) -> None:
-        """Wait until all is recorded."""
+        """Wait until all is recorded, without any more delay."""
+        self._is_finishing = True
+        self._look()
         await self._is_idle.wait()
 
-    def _flush(self) -> None:
-        if self._count or not self._pending:
+    def _look(self) -> None:
+        """Send what has ended, if it is time for that."""
+        if self._count:
             return
+        if not self._pending:
+            self._is_idle.set()
+            return
+        now = asyncio.get_running_loop().time()
+        is_urgent = self._is_finishing or len(self._pending) >= _URGENT * self._count_held()
+        if is_urgent or now >= self._next:
+            self._next = now + _SPACING
+            self._flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(self._next, self._look_now)
+
+    def _look_now(self) -> None:
+        self._timer = None
+        self._look()
+
+    def _flush(self) -> None:
         holds = list(self._pending)
         self._pending.clear()
-        self._is_idle.clear()
         publisher = self._publisher()
         for part, body in _split(holds):
             self._send(publisher, part, body)
@@ -97,9 +136,7 @@ class Outcomes:
         for hold in holds:
             hold.entry = None
         self._on_recorded(holds)
-        self._flush()
-        if not self._count:
-            self._is_idle.set()
+        self._look()
 
 
 def _split(holds: list[Hold]) -> Iterable[tuple[list[Hold], bytes]]:
