@@ -51,6 +51,8 @@ class Child:
             theirs.close()
         self._inbox = Inbox()
         self._outbox = bytearray()
+        #: The supervisor waits until the socket takes more.
+        self.is_clogged = False
         #: What it has, by the number of the run, in the order in which it starts them.
         self.running: dict[int, Delivery] = {}
         #: When it got each of them, in ms since 1970.

@@ -285,11 +285,11 @@ class Supervisor:
 
     def _flush(self, child: Child) -> None:
         child.flush()
-        if child not in self._selector.get_map():
+        if child.has_outbox == child.is_clogged or child not in self._selector.get_map():
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.has_outbox else 0)
-        if self._selector.get_key(child).events != events:
-            self._selector.modify(child, events, child)
+        child.is_clogged = child.has_outbox
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.is_clogged else 0)
+        self._selector.modify(child, events, child)
 
     def _reap(self) -> None:
         """See which executors died, and what becomes of their jobs."""

@@ -36,6 +36,8 @@ class Supply:
         self._selector = selector
         self._broker: Broker | None = None
         self._consumer: Consumer | None = None
+        #: Whether the selector tells of news of it.
+        self._is_heard = False
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         #: How many jobs ended so, by the kind of the outcome. A retry without a run is none.
         self.ended: Counter[type[Outcome]] = Counter()
@@ -59,7 +61,7 @@ class Supply:
         self.tasks = tuple(ready.tasks)
         if not self._broker.capabilities.counts_deaths:
             self.returns_limit = SUSPECT_AFTER_RETURNS
-        self._selector.register(self._consumer, selectors.EVENT_READ, self)
+        self._listen(self._consumer)
 
     @property
     def is_connected(self) -> bool:
@@ -130,8 +132,8 @@ class Supply:
         """Return deliveries for so many free slots."""
         if self._consumer is None or self.pause.is_on:
             return []
-        if self._consumer not in self._selector.get_map():
-            self._selector.register(self._consumer, selectors.EVENT_READ, self)
+        if not self._is_heard:
+            self._listen(self._consumer)
         try:
             return self._consumer.receive(limit)
         except BrokerError as error:
@@ -208,11 +210,16 @@ class Supply:
         if self._broker is not None:
             self._broker.close()
 
+    def _listen(self, consumer: Consumer) -> None:
+        self._is_heard = True
+        self._selector.register(consumer, selectors.EVENT_READ, self)
+
     def _begin_pause(self, error: BrokerError) -> None:
         self.pause.begin()
         if isinstance(error, StoreGone):
             self.failure = error
             return
-        if self._consumer is not None and self._consumer in self._selector.get_map():
+        if self._consumer is not None and self._is_heard:
+            self._is_heard = False
             self._selector.unregister(self._consumer)  # nobody reads it meanwhile, so it may stay readable
         log.error("the broker refuses; trying again in %.1f s: %s", self.pause.seconds, error)
