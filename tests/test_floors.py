@@ -26,12 +26,14 @@ FLOORS = {
     "dibs.url": 0,
     "dibs.current": 0,
     "dibs.ledger": 1,
+    "dibs.facts": 1,
     "dibs.broker": 1,
     "dibs.moving.ends": 1,
     "dibs.brokers.memory": 2,
     "dibs.brokers.sqlite": 2,
     "dibs.brokers.rabbitmq": 2,
     "dibs.brokers": 3,
+    "dibs.metrics": 3,
     "dibs.job": 3,
     "dibs.queues": 3,
     "dibs.connection": 3,
@@ -42,6 +44,7 @@ FLOORS = {
     "dibs.run": 4,
     "dibs.drain": 4,
     "dibs.app": 4,
+    "dibs.otel": 4,
     "dibs.loading": 4,
     "dibs.worker": 5,
     "dibs.trial": 5,
@@ -49,11 +52,13 @@ FLOORS = {
     "dibs.demo": 6,
     "dibs.top": 6,
     "dibs.chaos": 6,
+    "dibs.doctor": 6,
     "dibs.cli": 7,
     "dibs": 7,
 }
 #: Who may import what comes from outside. What is not named here nobody imports.
 DRIVERS = {
+    "opentelemetry": ("dibs.otel",),
     "pika": ("dibs.brokers.rabbitmq",),
     **dict.fromkeys(("starlette", "uvicorn", "jinja2", "markupsafe"), ("dibs.dashboard",)),
     # RabbitMQ's ledger is read through an index, which is an SQLite file.

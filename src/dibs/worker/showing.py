@@ -36,6 +36,8 @@ class Showing:
         self._host = socket.gethostname()
         self._version = ""
         self._shown = -math.inf
+        #: The last one.
+        self.last: Snapshot | None = None
         #: Something has changed since the last one.
         self.is_stale = True
 
@@ -54,7 +56,8 @@ class Showing:
         if self.patience(now) == 0.0:
             self.is_stale, self._shown = False, now
             self._version = self._version or _version()
-            self._supply.show(self._snapshot(is_ending=is_ending))
+            self.last = self._snapshot(is_ending=is_ending)
+            self._supply.show(self.last)
 
     def _snapshot(self, *, is_ending: bool) -> Snapshot:
         return Snapshot(
@@ -66,6 +69,7 @@ class Showing:
             started=self._started,
             at=now_ms(),
             queues=list(self._supply.queues),
+            tasks=list(self._supply.tasks),
             slots=self._slots.total,
             executors=[self._executor(child) for child in self._slots.children],
             ended={kind: count for kind, outcome in _KINDS.items() if (count := self._supply.ended[outcome])},

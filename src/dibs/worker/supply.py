@@ -14,6 +14,7 @@ from dibs.errors import BrokerError, ReceiptLost, StoreGone
 from dibs.ledger.life import Note
 from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery
+from dibs.metrics.tally import Tally
 from dibs.outcome import Done, Outcome, Released, RetryIn
 from dibs.worker.consuming import consume
 from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
@@ -38,11 +39,15 @@ class Supply:
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         #: How many jobs ended so, by the kind of the outcome. A retry without a run is none.
         self.ended: Counter[type[Outcome]] = Counter()
+        #: Counts what was recorded; None: nobody asks.
+        self.tally: Tally | None = None
         self._complaint_due = 0.0
         #: While the broker refuses: nothing is received, and outcomes are kept.
         self.pause = Pause()
         #: Those that are consumed, as soon as the app has said which there are.
         self.queues: tuple[str, ...] = ()
+        #: The names of the app's tasks.
+        self.tasks: tuple[str, ...] = ()
         #: What no waiting mends.
         self.failure: StoreGone | None = None
         #: From how many returns on a delivery is suspect, here.
@@ -51,6 +56,7 @@ class Supply:
     def connect(self, ready: Ready, options: WorkerOptions) -> None:
         """Connect to the app's broker. Raises what `consume` raises."""
         self._broker, self._consumer, self.queues = consume(ready, options)
+        self.tasks = tuple(ready.tasks)
         if not self._broker.capabilities.counts_deaths:
             self.returns_limit = SUSPECT_AFTER_RETURNS
         self._selector.register(self._consumer, selectors.EVENT_READ, self)
@@ -59,6 +65,11 @@ class Supply:
     def is_connected(self) -> bool:
         """Whether the app has said where its queues are."""
         return self._consumer is not None
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it receives: it is connected, and the broker does not refuse."""
+        return self.is_connected and not self.pause.is_on
 
     @property
     def location(self) -> str:
@@ -104,11 +115,16 @@ class Supply:
             self._consumer.settle(outcomes)
         except ReceiptLost as error:
             log.warning("jobs ended that were no longer this worker's; they run again jobs=%s", ids(error.deliveries))
+            if self.tally is not None:
+                lost = [delivery.receipt for delivery in error.deliveries]
+                self.tally.count(ended for ended in outcomes if ended[0].receipt not in lost)
         except BrokerError as error:
             self._outcomes = outcomes + self._outcomes
             self._begin_pause(error)
         else:
             self.pause.reset()
+            if self.tally is not None:
+                self.tally.count(outcomes)
 
     def receive(self, limit: int) -> list[Delivery]:
         """Return deliveries for so many free slots."""
