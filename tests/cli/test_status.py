@@ -74,8 +74,8 @@ def test_in_a_pipe_top_prints_one_snapshot(shell: Shell, term: str) -> None:
 
     assert "\x1b" not in "".join(lines)
     assert lines[0].startswith("dibs top  ")
-    assert "QUEUES 1                       ready running delayed    dead    change consumers" in lines
-    assert "fragile                            0       0       0       1                   0" in lines
+    assert "QUEUES 1                  ready running delayed  dead    done   change consumers" in lines
+    assert "fragile                       0       0       0     1     0/s                  0" in lines
     assert "no workers" in lines
     assert lines[-1].endswith("  dead   tasks.fail                 ValueError: boom")
 

@@ -70,4 +70,7 @@ def test_a_probe_sees_busy_workers_and_a_server_that_hangs(
     assert "can't list" in shell.refused("status", "--check", DIBS_APP="")
 
     rabbit_node.freeze()
-    assert rabbit_node.url.rpartition("@")[2].rstrip("/") in shell.refused("status", "--check", code=1)
+    try:
+        assert rabbit_node.url.rpartition("@")[2].rstrip("/") in shell.refused("status", "--check", code=1)
+    finally:
+        rabbit_node.kill()  # which ends the freeze; the fixture starts it again

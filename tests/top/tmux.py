@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ class Tmux:
     """One window in which a shell runs."""
 
     def __init__(self, directory: Path, env: Mapping[str, str], *, width: int = 80, height: int = 24) -> None:
-        self._name = f"dibs-test-{secrets.token_hex(6)}"
+        self._place = tempfile.TemporaryDirectory(prefix="dibs-tmux-")  # a test's own is too long for a socket
         shown = {"LC_ALL": "C.UTF-8", "PS1": "$ ", "TZ": "UTC", **env}
         self._env = {name: value for name, value in os.environ.items() if name not in {"TMUX", "NO_COLOR"}} | shown
         size = ["-x", str(width), "-y", str(height)]
@@ -31,6 +31,7 @@ class Tmux:
     ) -> None:
         print(f"--- the screen at the end\n{self.screen}")  # pytest shows it where the test failed
         self._tmux("kill-server")
+        self._place.cleanup()
 
     @property
     def screen(self) -> str:
@@ -63,7 +64,7 @@ class Tmux:
 
     def _tmux(self, *arguments: str) -> str:
         ran = subprocess.run(
-            ["tmux", "-u", "-L", self._name, *arguments],
+            ["tmux", "-u", "-S", f"{self._place.name}/socket", *arguments],
             env=self._env,
             capture_output=True,
             text=True,
