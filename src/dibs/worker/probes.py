@@ -9,6 +9,7 @@ import logging
 import selectors
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -123,7 +124,10 @@ class _Server(socketserver.ThreadingTCPServer):
                     continue  # it has just ended by itself
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away."""
+        """Say nothing of clients that went away; anything else is a fault of ours."""
+        del request, client_address
+        if not isinstance(sys.exception(), OSError):
+            log.error("a request for metrics could not be answered", exc_info=sys.exception())
 
 
 class _Handler(BaseHTTPRequestHandler):
