@@ -49,6 +49,7 @@ FLOORS = {
     "dibs.trial": 5,
     "dibs.dashboard": 6,
     "dibs.demo": 6,
+    "dibs.top": 6,
     "dibs.chaos": 6,
     "dibs.cli": 7,
     "dibs": 7,

@@ -27,6 +27,8 @@ from dibs.cli import (
     queues,
     result,
     send,
+    status,
+    top,
     worker,
     workers,
 )
@@ -53,6 +55,7 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
+  9  dibs status --check: no worker consumes a queue
   130  interrupted
 
 environment:
@@ -65,6 +68,8 @@ _COMMANDS = (
     worker,
     send,
     enqueue,
+    status,
+    top,
     queues,
     workers,
     jobs,
