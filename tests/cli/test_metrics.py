@@ -268,6 +268,15 @@ def test_a_fault_in_an_answer_is_logged_and_the_next_one_is_given(caplog: pytest
     assert "ValueError: a fault" in caplog.text
 
 
+def test_who_starts_anew_finds_the_address_free() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+
+    for _ in range(50):
+        with serving(str(port), Mock()), socket.create_connection(("127.0.0.1", port)):
+            continue
+
+
 def test_without_the_option_nobody_listens(shell: Shell) -> None:
     with Worker(
         "tasks:app", "-p", "1", directory=shell.directory / "logs", env=shell.env, cwd=shell.directory

@@ -49,13 +49,15 @@ def serving(address: str | None, health: Health | None) -> Iterator[None]:
         raise BadOption(
             f"--metrics {address}: {error.strerror or error}. Choose another address, or end what listens there."
         ) from error
-    threading.Thread(target=server.serve, name="dibs-metrics", daemon=True).start()
+    thread = threading.Thread(target=server.serve, name="dibs-metrics", daemon=True)
+    thread.start()
     shown = f"[{host}]" if ":" in host else host
     log.info("metrics are served url=%s", f"http://{shown}:{server.server_address[1]}/metrics")
     try:
         yield
     finally:
         server.end()
+        thread.join(_LOOK)  # who starts anew listens at the same address
         health.close()
 
 
