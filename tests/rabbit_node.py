@@ -30,7 +30,9 @@ _METHOD_FRAME = b"\x01"
 class Node:
     """One RabbitMQ node. `start`, `kill` and `stop` may follow each other in any order, on the same data."""
 
-    def __init__(self, directory: Path, *, root: Path = Path("/"), config: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, root: Path = Path("/"), config: str = "", has_management: bool = False
+    ) -> None:
         """Choose the ports.
 
         Args:
@@ -38,6 +40,7 @@ class Node:
             root: the system that RabbitMQ is installed in. Another one than the machine's own is entered by
                 chroot, which takes root's rights; nothing is mounted in it.
             config: further lines for rabbitmq.conf.
+            has_management: serve the management API too, at the port plus 10,000.
         """
         self.port = _free_port()
         #: How often it was started.
@@ -49,6 +52,7 @@ class Node:
         #: The directory as the node itself sees it.
         self._home = Path("/") / directory.relative_to(root)
         self._config = config
+        self._has_management = has_management
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -168,8 +172,11 @@ class Node:
         lines = f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
         if self._root != Path("/"):
             lines += _WITHOUT_PROC
+        if self._has_management:
+            lines += f"management.tcp.port = {self.port + 10000}\nmanagement.tcp.ip = 127.0.0.1\n"
         (self._directory / "rabbitmq.conf").write_text(lines + self._config)
-        (self._directory / "enabled_plugins").write_text("[].")
+        plugins = "rabbitmq_management" * self._has_management
+        (self._directory / "enabled_plugins").write_text(f"[{plugins}].")
         # What is due before its queue has a leader is sent on again after this time; by default three minutes, which
         # tests of delays would have to wait after a kill on a busy machine.
         advanced = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n"

@@ -26,6 +26,7 @@ FLOORS = {
     "dibs.url": 0,
     "dibs.current": 0,
     "dibs.ledger": 1,
+    "dibs.facts": 1,
     "dibs.broker": 1,
     "dibs.moving.ends": 1,
     "dibs.brokers.memory": 2,
@@ -51,6 +52,7 @@ FLOORS = {
     "dibs.demo": 6,
     "dibs.top": 6,
     "dibs.chaos": 6,
+    "dibs.doctor": 6,
     "dibs.cli": 7,
     "dibs": 7,
 }

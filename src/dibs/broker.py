@@ -24,6 +24,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from dibs.facts import Facts
 from dibs.ledger.ledger import Ledger
 from dibs.ledger.life import Note
 from dibs.ledger.snapshot import Snapshot
@@ -212,6 +213,20 @@ class Broker(Protocol):
 
         Raises:
             LedgerUnavailable: this broker keeps none.
+        """
+        ...
+
+    def examine(self, queues: Sequence[Queue] = (), *, is_deep: bool = False) -> Facts:
+        """Look at what this broker stands on, and change nothing. What is wrong stands among the facts.
+
+        Held by `tests/doctor/`.
+
+        Args:
+            queues: to be looked at too, where the broker can't find them by itself, each as it is to be made.
+            is_deep: look for as long as it takes.
+
+        Raises:
+            BrokerError: it can't be reached.
         """
         ...
 

@@ -25,6 +25,7 @@ COMMANDS = [
     "resume",
     "dead",
     "purge",
+    "doctor",
     "demo",
     "chaos",
 ]

@@ -148,3 +148,13 @@ def test_the_guarantees_name_tests_that_exist() -> None:
 
     assert named
     assert named <= there
+
+
+def test_the_guide_to_the_doctor_has_every_finding_and_no_other() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src" / "dibs" / "doctor").glob("*.py"))
+    rows = re.findall(r"^\| (`.*?`) \|", (DOCS / "guides" / "doctor.md").read_text(), re.MULTILINE)
+
+    told = set(re.findall(r'name="([a-z-]+)"', source))
+
+    assert told
+    assert told == {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}

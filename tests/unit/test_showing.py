@@ -21,6 +21,7 @@ class FakeSupply:
     """A broker's side that remembers what it was shown."""
 
     queues = ("mail",)
+    tasks = ("send", "t")
 
     def __init__(self) -> None:
         self.is_connected = True

@@ -51,6 +51,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     #: Without the namespace.
     queues: list[str]
+    #: The tasks that it knows; None: it did not say, as older versions don't.
+    tasks: list[str] | None = None
     #: How many jobs it can run at a time.
     slots: int
     executors: list[ExecutorInfo] = []

@@ -69,6 +69,7 @@ class Showing:
             started=self._started,
             at=now_ms(),
             queues=list(self._supply.queues),
+            tasks=list(self._supply.tasks),
             slots=self._slots.total,
             executors=[self._executor(child) for child in self._slots.children],
             ended={kind: count for kind, outcome in _KINDS.items() if (count := self._supply.ended[outcome])},

@@ -46,6 +46,8 @@ class Supply:
         self.pause = Pause()
         #: Those that are consumed, as soon as the app has said which there are.
         self.queues: tuple[str, ...] = ()
+        #: The names of the app's tasks.
+        self.tasks: tuple[str, ...] = ()
         #: What no waiting mends.
         self.failure: StoreGone | None = None
         #: From how many returns on a delivery is suspect, here.
@@ -54,6 +56,7 @@ class Supply:
     def connect(self, ready: Ready, options: WorkerOptions) -> None:
         """Connect to the app's broker. Raises what `consume` raises."""
         self._broker, self._consumer, self.queues = consume(ready, options)
+        self.tasks = tuple(ready.tasks)
         if not self._broker.capabilities.counts_deaths:
             self.returns_limit = SUSPECT_AFTER_RETURNS
         self._selector.register(self._consumer, selectors.EVENT_READ, self)

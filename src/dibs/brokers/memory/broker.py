@@ -14,6 +14,7 @@ from dibs.brokers.memory.entry import Entry
 from dibs.brokers.memory.ledger import MemoryLedger
 from dibs.brokers.memory.store import Store
 from dibs.errors import JobExists, MessageTooLarge
+from dibs.facts import Facts
 from dibs.message import Message
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
@@ -156,6 +157,11 @@ class MemoryBroker:
             answers: dict[str, CancelAnswer] = {one: _cancel(store, one) for one in ids}
         self._store.wake()
         return answers
+
+    def examine(self, queues: Sequence[Queue] = (), *, is_deep: bool = False) -> Facts:
+        """Say that all is as it should be: it stands on nothing."""
+        del queues, is_deep
+        return Facts(location=self.location, server=_CAPABILITIES.server)
 
     def close(self) -> None:
         """Do nothing: the queues live as long as this object."""

@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
+import msgspec
 from pika import exceptions
 
 from dibs.broker import CancelAnswer, Capabilities, Queue, QueueInfo, State
@@ -31,6 +32,7 @@ from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
 from dibs.brokers.rabbitmq.walk import Walk
 from dibs.errors import LedgerUnavailable, MessageTooLarge, UnknownQueue, UsageError
+from dibs.facts import Facts
 from dibs.ledger.ledger import Ledger
 from dibs.message import Message, now_ms
 from dibs.names import DEAD_SUFFIX
@@ -191,6 +193,26 @@ class RabbitBroker:
             )
         return self._ledger
 
+    def examine(self, queues: Sequence[Queue] = (), *, is_deep: bool = False) -> Facts:
+        """Look at what there is in the server, and ask its management API where that is. See `Broker.examine`."""
+        del is_deep
+        # These cost every producer some, who needs nothing of them.
+        from dibs.brokers.rabbitmq import examination, management  # noqa: PLC0415
+
+        uses_ledger = self._has_ledger
+        looked = examination.Examination(self._address, self._names, queues, uses_ledger=uses_ledger)
+        server = looked.look(self._timeout)
+        told, why_not = management.ask(self._address, self._names, [self._names.stored(each.name) for each in queues])
+        return Facts(
+            location=self.location,
+            server=f"RabbitMQ {server.version}",
+            rabbitmq=msgspec.structs.replace(server, management=told),
+            not_asked=[f"the management API (policies, clock): {why_not}"] if told is None else [],
+            has_queues=not server.is_fresh,
+            has_jobs=server.has_ledger and server.has_roll,  # the workers are asked, too
+            has_workers=uses_ledger and server.has_roll,
+        )
+
     def source(self) -> RabbitSource:
         """Return it as the source of a move."""
         return RabbitSource(
@@ -281,7 +303,10 @@ class RabbitBroker:
 
     def _order(self, wanted: Sequence[Entry], doing: str) -> None:
         if not self._has_ledger:
-            raise LedgerUnavailable(f"{self.location} is used without a ledger (ledger=off): no {doing}.")
+            raise LedgerUnavailable(
+                f"{self.location} is used without a ledger (ledger=off): {doing} does not work, as workers "
+                "would not read of it."
+            )
         self._publisher().order(wanted, self._timeout, doing)
 
     async def _paused(self, connection: Connection) -> frozenset[str]:

@@ -72,14 +72,12 @@ def parameters(address: Address, role: str) -> list[pika.ConnectionParameters]:
         BadURL: a certificate or key can't be read.
     """
     context = _tls(address) if address.scheme == "amqps" else None
-    user = "guest" if address.user is None else address.user
-    password = "guest" if address.user is None and address.password is None else address.password or ""
     return [
         pika.ConnectionParameters(
             host=host,
             port=port or _PORTS[address.scheme],
             virtual_host=address.path or "/",
-            credentials=pika.PlainCredentials(user, password),
+            credentials=pika.PlainCredentials(*credentials(address)),
             heartbeat=int(address.options.get("heartbeat", _HEARTBEAT)),
             socket_timeout=_CONNECT_TIMEOUT,
             stack_timeout=_CONNECT_TIMEOUT * 2,
@@ -88,6 +86,13 @@ def parameters(address: Address, role: str) -> list[pika.ConnectionParameters]:
         )
         for host, port in address.hosts
     ]
+
+
+def credentials(address: Address) -> tuple[str, str]:
+    """Return user and password."""
+    if address.user is None:
+        return "guest", "guest" if address.password is None else address.password
+    return address.user, address.password or ""
 
 
 def _tls(address: Address) -> ssl.SSLContext:

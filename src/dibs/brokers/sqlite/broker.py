@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from dibs.broker import CancelAnswer, Capabilities, Queue, QueueInfo, State
-from dibs.brokers.sqlite import cancels, counts, foreign, rows
+from dibs.brokers.sqlite import cancels, counts, examination, foreign, rows
 from dibs.brokers.sqlite.commits import ADD_QUEUE, Handover
 from dibs.brokers.sqlite.consumer import SqliteConsumer
 from dibs.brokers.sqlite.dead import BATCH, DeadLetters
@@ -21,6 +21,8 @@ from dibs.brokers.sqlite.opened import Opened
 from dibs.brokers.sqlite.store import Store
 from dibs.brokers.sqlite.wake import CANCELS, SLOTS, fifo_path, poke
 from dibs.errors import MessageTooLarge, UnknownQueue
+from dibs.facts import Facts
+from dibs.ledger.tables import SCHEMA_VERSION
 from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
@@ -197,6 +199,22 @@ class SqliteBroker:
     def ledger(self) -> SqliteLedger:
         """The record of jobs: it stands in the same file."""
         return self._ledger
+
+    def examine(self, queues: Sequence[Queue] = (), *, is_deep: bool = False) -> Facts:
+        """Look at the file and at what is around it. It can list its queues, so `queues` are not looked for."""
+        del queues
+        path = Path(os.path.realpath(self._path))
+        store = examination.look(path, is_allowed=self._is_unsafe, is_deep=is_deep)
+        is_usable = store.trouble is None and store.schema == SCHEMA_VERSION and store.has_run_directory
+        is_usable = is_usable and (self._is_unsafe or not store.is_network)
+        return Facts(
+            location=self.location,
+            server=_CAPABILITIES.server,
+            store=store,
+            has_queues=is_usable,
+            has_jobs=is_usable,
+            has_workers=is_usable,
+        )
 
     def source(self) -> SqliteSource:
         """Return it as the source of a move."""

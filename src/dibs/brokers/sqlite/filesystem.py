@@ -37,13 +37,23 @@ def check_filesystem(directory: Path) -> None:
     Raises:
         StoreUnusable: names the type, and says what to do.
     """
-    kind = filesystem_of(directory, _MOUNTS.read_text() if _MOUNTS.exists() else "")
-    if kind.startswith(_SHARED) and kind not in _LOCAL_FUSE:
+    kind = find_filesystem(directory)
+    if is_shared(kind):
         raise StoreUnusable(
             f"{directory} is on a {kind} file system, where SQLite can corrupt a database that several processes "
             "write. Keep the file on a local disk, use RabbitMQ (amqp://…) for several machines, or add ?unsafe_fs=1 "
             "if only one kernel ever sees it."
         )
+
+
+def is_shared(kind: str) -> bool:
+    """Tell whether other kernels may write to a file system of this type as well."""
+    return kind.startswith(_SHARED) and kind not in _LOCAL_FUSE
+
+
+def find_filesystem(directory: Path) -> str:
+    """Return the type of the file system that holds `directory`, or "" where it can't be told."""
+    return filesystem_of(directory, _MOUNTS.read_text() if _MOUNTS.exists() else "")
 
 
 def filesystem_of(directory: Path, mountinfo: str) -> str:

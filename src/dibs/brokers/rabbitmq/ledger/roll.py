@@ -5,6 +5,7 @@ Nobody asks: it costs nothing. This is the answering side, on the consumer's con
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +45,21 @@ class Roll:
             await channel.call(raw.queue_declare, queue=queue, exclusive=True, arguments=arguments)
             await channel.call(raw.queue_bind, queue=queue, exchange=self._names.roll, routing_key="")
             await channel.call(raw.basic_consume, queue=queue, on_message_callback=self._on_call, auto_ack=True)
+            if self._streams.may_declare:
+                await self._make_way_back(connection)
         except exceptions.AMQPError as error:
             if connection.is_open:
                 self._streams.tell("This worker can't be asked how it is", faults.text_of(error))
+
+    async def _make_way_back(self, connection: Connection) -> None:
+        """Make the exchange that answers go by, so that who may make nothing can ask as well.
+
+        Where that is not allowed, who asks and may make it does.
+        """
+        channel = await Channel.open(connection)
+        with contextlib.suppress(exceptions.ChannelClosedByBroker):
+            await channel.call(channel.raw.exchange_declare, exchange=self._names.reply, durable=True)
+            await channel.close()
 
     def _on_call(self, _channel: Any, _method: Any, properties: Encoded, _body: bytes) -> None:
         asked = fields.decode(properties.data)
