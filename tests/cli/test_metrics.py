@@ -10,11 +10,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dibs.worker.probes import serving
 from tests.cli.conftest import Shell
+from tests.proxy import Proxy
+from tests.rabbit_node import Node
 from tests.waiting import until
 from tests.workers import Worker
 
@@ -160,6 +164,22 @@ def test_probes_tell_a_worker_that_takes_jobs_from_one_that_ends(shell: Shell) -
     assert code == 0
 
 
+def test_a_worker_that_lost_its_broker_is_well_and_not_ready_until_it_is_back(
+    shell: Shell, rabbit_node: Node
+) -> None:
+    with Proxy(rabbit_node.port) as proxy, scraped(shell, "--url", proxy.url()) as scraper:
+        before = scraper.get("/readyz")
+        proxy.refuse()
+        proxy.cut()
+        until(lambda: scraper.get("/readyz")[0] == 503)
+        meanwhile = scraper.get("/healthz"), scraper.value("dibs_worker_ready")
+        proxy.accept()
+        until(lambda: scraper.get("/readyz")[0] == 200, within=40)
+
+    assert before == (200, "ready\n")
+    assert meanwhile == ((200, "ok\n"), 0)
+
+
 def test_a_supervisor_that_does_not_turn_is_not_well() -> None:
     from typing import cast
 
@@ -230,6 +250,31 @@ def test_scrapers_that_hang_harm_neither_the_worker_nor_other_scrapers(shell: Sh
 
         assert ended == [b""] * 8
         assert scraper.get("/healthz") == (200, "ok\n")
+
+
+def test_a_fault_in_an_answer_is_logged_and_the_next_one_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    health = Mock(is_well=True)
+    health.page.side_effect = ValueError("a fault")
+    caplog.set_level("INFO")
+
+    with serving("0", health):
+        url = caplog.records[0].args[0].removesuffix("/metrics")  # type: ignore[index, union-attr]  # its one field
+        with pytest.raises(OSError, match="closed"):
+            urllib.request.urlopen(f"{url}/metrics", timeout=20)
+        with urllib.request.urlopen(f"{url}/healthz", timeout=20) as answer:
+            status = answer.status
+
+    assert status == 200
+    assert "ValueError: a fault" in caplog.text
+
+
+def test_who_starts_anew_finds_the_address_free() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+
+    for _ in range(50):
+        with serving(str(port), Mock()), socket.create_connection(("127.0.0.1", port)):
+            continue
 
 
 def test_without_the_option_nobody_listens(shell: Shell) -> None:

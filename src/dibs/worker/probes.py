@@ -9,6 +9,7 @@ import logging
 import selectors
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -48,13 +49,15 @@ def serving(address: str | None, health: Health | None) -> Iterator[None]:
         raise BadOption(
             f"--metrics {address}: {error.strerror or error}. Choose another address, or end what listens there."
         ) from error
-    threading.Thread(target=server.serve, name="dibs-metrics", daemon=True).start()
+    thread = threading.Thread(target=server.serve, name="dibs-metrics", daemon=True)
+    thread.start()
     shown = f"[{host}]" if ":" in host else host
     log.info("metrics are served url=%s", f"http://{shown}:{server.server_address[1]}/metrics")
     try:
         yield
     finally:
         server.end()
+        thread.join(_LOOK)  # who starts anew listens at the same address
         health.close()
 
 
@@ -123,7 +126,10 @@ class _Server(socketserver.ThreadingTCPServer):
                     continue  # it has just ended by itself
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away."""
+        """Say nothing of clients that went away; anything else is a fault of ours."""
+        del request, client_address
+        if not isinstance(sys.exception(), OSError):
+            log.error("a request for metrics could not be answered", exc_info=sys.exception())
 
 
 class _Handler(BaseHTTPRequestHandler):
