@@ -46,7 +46,7 @@ format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-system: ## Install what the tests need from the system: RabbitMQ, Go, amqp-tools; RabbitMQ 4.x into .rabbitmq4
+system: ## Install what the tests need from the system: RabbitMQ, Go, amqp-tools, tmux; RabbitMQ 4.x into .rabbitmq4
 	@tools/setup system
 
 clean: ## Remove .venv and everything that was built

@@ -33,6 +33,7 @@ FLOORS = {
     "dibs.brokers.sqlite": 2,
     "dibs.brokers.rabbitmq": 2,
     "dibs.brokers": 3,
+    "dibs.metrics": 3,
     "dibs.job": 3,
     "dibs.queues": 3,
     "dibs.connection": 3,
@@ -43,11 +44,13 @@ FLOORS = {
     "dibs.run": 4,
     "dibs.drain": 4,
     "dibs.app": 4,
+    "dibs.otel": 4,
     "dibs.loading": 4,
     "dibs.worker": 5,
     "dibs.trial": 5,
     "dibs.dashboard": 6,
     "dibs.demo": 6,
+    "dibs.top": 6,
     "dibs.chaos": 6,
     "dibs.doctor": 6,
     "dibs.cli": 7,
@@ -55,6 +58,7 @@ FLOORS = {
 }
 #: Who may import what comes from outside. What is not named here nobody imports.
 DRIVERS = {
+    "opentelemetry": ("dibs.otel",),
     "pika": ("dibs.brokers.rabbitmq",),
     **dict.fromkeys(("starlette", "uvicorn", "jinja2", "markupsafe"), ("dibs.dashboard",)),
     # RabbitMQ's ledger is read through an index, which is an SQLite file.

@@ -14,7 +14,19 @@ import dibs
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 #: What a program that only imports dibs must not pay for.
-LAZY = {"pika", "sqlite3", "asyncio", "ssl", "logging", "multiprocessing", "subprocess", "pydantic", "http", "email"}
+LAZY = {
+    "opentelemetry",
+    "pika",
+    "sqlite3",
+    "asyncio",
+    "ssl",
+    "logging",
+    "multiprocessing",
+    "subprocess",
+    "pydantic",
+    "http",
+    "email",
+}
 
 
 def documented() -> set[str]:

@@ -94,21 +94,21 @@ class RabbitWorld:
 
         What a restart has seen is left: after a kill each queue that nobody has used since takes 5 s to delete.
         """
-        queues = {name for broker in self._opened for name in broker._known}
+        made: dict[str, set[str]] = {self.namespace: set()}
         for broker in self._opened:
+            made.setdefault(broker._names.exchange.removesuffix("dibs").rstrip("."), set()).update(broker._known)
             broker.close()
         self._node.start()  # a test may have left it down
         if self._node.starts > self._starts:
             return
-        names = Names(self.namespace)
         # The delay levels stay: deleting one can end the server's dead-lettering for the whole node.
         with self.channel() as channel:
-            for name in (*map(names.stored, queues), *map(names.dead, queues)):
-                channel.queue_delete(name)
-            for name in (names.ledger, names.control):
-                channel.queue_delete(name)
-            for name in (names.exchange, names.ledger, names.control, names.reply, names.roll):
-                channel.exchange_delete(name)
+            for namespace, queues in made.items():
+                names = Names(namespace)
+                for name in (*map(names.stored, queues), *map(names.dead, queues), names.ledger, names.control):
+                    channel.queue_delete(name)
+                for name in (names.exchange, names.ledger, names.control, names.reply, names.roll):
+                    channel.exchange_delete(name)
 
 
 def break_channel(consumer: Consumer) -> None:

@@ -29,6 +29,7 @@ from dibs.task import AnyTask, ErrorKinds, Options, Policy, Task, TaskDecorator,
 if TYPE_CHECKING:
     import sqlite3
 
+    from dibs.otel import Tracing
     from dibs.outcome import Outcome
 
 P = ParamSpec("P")
@@ -45,8 +46,7 @@ class Dibs:
         namespace: put before every name in the broker, so that several apps can share it.
         handover_timeout: seconds that handing over waits for the broker at the most.
         declare: False: make no queues (for users of RabbitMQ without the right to).
-        unknown_task_limit: seconds for which a job whose task no worker knows is tried again before it is
-            set aside; a rolling deployment needs some.
+        unknown_task_limit: seconds for which a job of an unknown task is tried again: rolling deployments need some.
 
     Raises:
         BadURL: the URL can't be read.
@@ -77,6 +77,8 @@ class Dibs:
         self._tasks: dict[str, AnyTask] = {}
         self._listeners: dict[str, Listener] = {}
         self._queues = Queues()
+        #: Set by `dibs.otel.instrument`.
+        self.tracing: Tracing | None = None
         self._starts: list[Callable[[], Any]] = []
         self._stops: list[Callable[[], Any]] = []
 
@@ -130,12 +132,10 @@ class Dibs:
             backoff: how long to wait before each.
             retry_on: only these exceptions are tried again, others set the job aside; None: all.
             bury_on: these exceptions set the job aside at once.
-            timeout: seconds that a run may take; None: as long as it takes. A run that takes
-                longer fails with `JobTimeout`; `app.drain()` sets no limits.
+            timeout: seconds that a run may take before it fails with `JobTimeout`; None: no limit. `drain` sets none.
             priority: 0 (last) to 9 (first).
             expires: seconds or timedelta after which a job may not start any more.
-            keep: seconds or timedelta for which the ledger keeps a job, with its result, once it is done or
-                cancelled; 0: not at all.
+            keep: seconds or timedelta for which the ledger keeps a job and its result when it is over; 0: not at all.
             private: keep its arguments, results and errors out of the ledger. The dead have them all the same.
 
         Raises:
@@ -167,8 +167,7 @@ class Dibs:
         Args:
             queue: whose messages.
             retries, backoff: as for a task.
-            keep, private: as for a task; they hold for what this app sends. Of other programs' messages the ledger
-                keeps what it keeps of any job.
+            keep, private: as for a task; they hold for what this app sends, not for other programs' messages.
 
         Raises:
             BadTask: a method or a generator, or the queue has a consumer already.
@@ -278,8 +277,7 @@ class Dibs:
         if send_in is None:
             raise BadOption(f"enqueue_in needs an SQLite broker; this app's is {broker.location}.")
         messages = [call.message for call in prepared]
-        self._queues.check(messages)
-        send_in(connection, messages)
+        self._pass_on(messages, lambda checked: send_in(connection, checked))
         # Not ours: until the caller commits, nobody knows them.
         return [Job.of(message, self, is_ours=False) for message in messages]
 
@@ -364,13 +362,12 @@ class Dibs:
         Delayed jobs and retries that wait for their backoff are left alone. `on_start` and `on_stop` hooks run
         around it. Inside a running event loop it works in a thread of its own, so async tasks can run.
         """
-        # A producer needs nothing of what these import.
-        from dibs.drain import drain  # noqa: PLC0415
-        from dibs.run import Runner  # noqa: PLC0415
+        from dibs.drain import drain  # noqa: PLC0415 -- a producer needs nothing of what these import
+        from dibs.run import make_runner  # noqa: PLC0415
 
         if not self.queue_names:
             return []
-        runner = Runner(self.tasks, self.listeners, unknown_task_limit=self.unknown_task_limit)
+        runner = make_runner(self.tasks, self.listeners, self.tracing, unknown_task_limit=self.unknown_task_limit)
         return drain(self.broker, sorted(self.queue_names), runner, Lifespan(*self.hooks))
 
     def close(self) -> None:
@@ -383,8 +380,14 @@ class Dibs:
 
     def _send(self, messages: Sequence[Message]) -> None:
         if messages:
-            self._queues.check(messages)
-            self.broker.send(messages)
+            self._pass_on(messages, lambda checked: self.broker.send(checked))  # noqa: PLW0108 -- made when checked
+
+    def _pass_on(self, messages: Sequence[Message], send: Callable[[Sequence[Message]], None]) -> None:
+        self._queues.check(messages)
+        if self.tracing is None:
+            send(messages)
+        else:
+            self.tracing.send(messages, send)
 
     def _register(self, function: Callable[..., Any], name: str | None, options: Options, policy: Policy) -> AnyTask:
         check_function(function)

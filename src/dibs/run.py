@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -247,6 +247,40 @@ class Runner:
         shortest, longest = _UNKNOWN_WAITS
         delay = min(max(waited / 2, shortest), longest, self._unknown_task_limit)
         return RetryIn(delay, msgspec.structs.replace(message, unknown_since=since, error=clip_error(text), due=None))
+
+
+class Tracing(Protocol):
+    """Follows runs. It is `dibs.otel` that does."""
+
+    def begin(self, call: Call) -> Call:
+        """Return the call such that it is followed."""
+        ...
+
+
+class TracedRunner(Runner):
+    """One whose calls are followed."""
+
+    def __init__(self, *registered: Any, tracing: Tracing, unknown_task_limit: float) -> None:
+        super().__init__(*registered, unknown_task_limit=unknown_task_limit)
+        self._tracing = tracing
+
+    def begin(self, message: Message) -> Call | Outcome:
+        """Find the call, and have it followed."""
+        begun = super().begin(message)
+        return self._tracing.begin(begun) if isinstance(begun, Call) else begun
+
+
+def make_runner(
+    tasks: Mapping[str, AnyTask],
+    listeners: Mapping[str, Listener],
+    tracing: Tracing | None,
+    *,
+    unknown_task_limit: float,
+) -> Runner:
+    """Return what finds the functions of an app; without tracing a job pays nothing for it."""
+    if tracing is None:
+        return Runner(tasks, listeners, unknown_task_limit=unknown_task_limit)
+    return TracedRunner(tasks, listeners, tracing=tracing, unknown_task_limit=unknown_task_limit)
 
 
 def _over(watch: Watch, started: int) -> Run:

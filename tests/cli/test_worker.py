@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -236,3 +237,16 @@ def test_a_traceback_of_the_apps_module_shows_no_password(shell: Shell) -> None:
         assert ran.code == 2
         assert "leaky.py" in ran.err
         assert SECRET not in ran.err
+
+
+def test_its_log_may_be_json(shell: Shell) -> None:
+    shell.ok("enqueue", "tasks:app.fail", '"s3cr3t"')
+
+    ran = shell.ok("worker", "tasks:app", "-p", "1", "--burst", "--log", "json")
+
+    lines = [json.loads(line) for line in ran.err.splitlines()]
+    ready, dead = (
+        next(line for line in lines if line["message"] == text) for text in ("worker ready", "job set aside")
+    )
+    assert (ready["slots"], ready["tasks"]) == (1, 2)
+    assert (dead["level"], dead["task"], dead["queue"], dead["attempt"]) == ("ERROR", "tasks.fail", "fragile", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def open_app(options: argparse.Namespace) -> Iterator[Dibs]:
+def open_app(options: argparse.Namespace, *, patience: float = _PATIENCE) -> Iterator[Dibs]:
     """Yield the app that is meant: the one that is named, or one without tasks; close it at the end.
 
     Only at a terminal does it create the default file, so that a misplaced cron job says so instead of handing
@@ -56,7 +57,7 @@ def open_app(options: argparse.Namespace) -> Iterator[Dibs]:
 
     logging.getLogger("dibs").addHandler(logging.NullHandler())  # what is wrong in the end is raised
     app = load_app(options.app) if options.app else Dibs()
-    app.use(options.url, may_create=has_terminal(), patience=_PATIENCE)
+    app.use(options.url, may_create=has_terminal(), patience=patience)
     try:
         if not app.broker.capabilities.is_shared:
             raise UsageError(
@@ -86,6 +87,14 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise ValueError(f"{number} is below 1.")
     return number
+
+
+def read_interval(text: str) -> float:
+    """Read an option that says how often something is looked at, in seconds."""
+    seconds = float(text)
+    if not 0.1 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be 0.1 seconds or more.")
+    return seconds
 
 
 def read_json(text: str, what: str) -> Any:

@@ -28,6 +28,8 @@ from dibs.cli import (
     queues,
     result,
     send,
+    status,
+    top,
     worker,
     workers,
 )
@@ -54,7 +56,8 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
-  9  dibs doctor found a problem
+  9  dibs status --check: no worker consumes a queue
+  10  dibs doctor found a problem
   130  interrupted
 
 environment:
@@ -67,6 +70,8 @@ _COMMANDS = (
     worker,
     send,
     enqueue,
+    status,
+    top,
     queues,
     workers,
     jobs,

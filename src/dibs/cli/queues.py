@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dibs.cli.arguments import add_broker, add_json, open_app, print_json, table
+from dibs.cli.arguments import add_broker, add_json, open_app, print_json, read_interval, table
 
 if TYPE_CHECKING:
     from dibs.app import Dibs
@@ -30,7 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("names", nargs="*", metavar="QUEUE", help="these too, where the broker can't list its queues")
     parser.add_argument(
-        "--watch", nargs="?", type=_interval, const=_INTERVAL, metavar="SECONDS",
+        "--watch", nargs="?", type=read_interval, const=_INTERVAL, metavar="SECONDS",
         help=f"show it again and again, every so many seconds ({_INTERVAL:g})",
     )  # fmt: skip
     add_broker(parser)
@@ -88,10 +87,3 @@ def _builtins(found: Sequence[QueueInfo]) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = msgspec.to_builtins(found)
     return rows
-
-
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be 0.1 seconds or more.")
-    return seconds

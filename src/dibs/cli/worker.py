@@ -46,6 +46,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--max-memory", type=int, metavar="MB", help="replace an executor that has more in use after a job"
     )
     parser.add_argument("--max-jobs", type=int, metavar="N", help="replace an executor after so many jobs")
+    parser.add_argument(
+        "--metrics", metavar="[HOST:]PORT", help="serve /metrics, /healthz and /readyz there (host: 127.0.0.1)"
+    )
+    parser.add_argument("--log", choices=("text", "json"), default="text", help="how to write the log (text)")
     parser.set_defaults(run=run)
 
 
@@ -58,6 +62,11 @@ def run(options: argparse.Namespace) -> int:
     from dibs.worker.supervisor import Supervisor  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    if options.log == "json":
+        from dibs.worker.jsonlog import JsonFormatter  # noqa: PLC0415
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     worker = WorkerOptions(
         app=options.app,
         url=options.url,
@@ -68,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         grace=options.grace,
         max_memory=options.max_memory,
         max_jobs=options.max_jobs,
+        metrics=options.metrics,
     )
     if options.reload:
         run_reloading(worker)

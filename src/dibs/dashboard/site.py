@@ -26,6 +26,8 @@ from dibs.dashboard.source import Source
 from dibs.dashboard.view import Renderer, View
 from dibs.dashboard.watch import Watch, stream
 from dibs.errors import BrokerError, DibsError
+from dibs.metrics.exposition import CONTENT_TYPE, render
+from dibs.metrics.families import of_queues, of_workers
 
 #: A form has so many bytes at the most: some hundred letters that were ticked.
 _FORM_BYTES = 256 * 1024
@@ -58,6 +60,7 @@ class Site:
             routes=[
                 *(Route(path, self._page, methods=["GET"]) for path in PAGES),
                 Route("/find", self._find, methods=["GET"]),
+                Route("/metrics", self._metrics, methods=["GET"]),
                 Route("/act", self._act, methods=["POST"]),
                 Route("/login", self._show_login, methods=["GET"]),
                 Route("/login", self._log_in, methods=["POST"]),
@@ -107,6 +110,16 @@ class Site:
         found = await self._in_thread(lambda: self._source.job(wanted))
         where = f"/job?{urlencode({'id': wanted})}" if found else f"/jobs?{urlencode({'missing': wanted})}"
         return RedirectResponse(root + where, 303)
+
+    async def _metrics(self, request: Request) -> Response:
+        """Tell Prometheus how queues and workers are."""
+        del request
+        try:
+            board = await asyncio.wait_for(self._in_thread(self._source.board), _PATIENCE)
+        except TimeoutError:
+            raise HTTPException(503, f"The broker has not answered for {_PATIENCE:.0f} seconds.") from None
+        text = render([*of_queues(board.queues), *of_workers(board.workers)])
+        return Response(text, media_type=CONTENT_TYPE)
 
     # Writing
 

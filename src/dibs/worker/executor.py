@@ -10,7 +10,7 @@ from typing import NoReturn
 from dibs.app import Dibs
 from dibs.lifespan import Lifespan
 from dibs.outcome import Dead, Outcome, RetryIn, clip_error
-from dibs.run import Call, Runner
+from dibs.run import Call, make_runner
 from dibs.worker.alarms import Alarms
 from dibs.worker.frames import Began, Ready, Refused, Start
 from dibs.worker.joblog import listen
@@ -28,7 +28,8 @@ class Executor:
         self.alarms = Alarms()
         self.teller = Teller(line, self.alarms)
         self.lifespan = Lifespan(*app.hooks)
-        self.runner = Runner(app.tasks, app.listeners, unknown_task_limit=app.unknown_task_limit)
+        limit = app.unknown_task_limit
+        self.runner = make_runner(app.tasks, app.listeners, app.tracing, unknown_task_limit=limit)
         self._app = app
 
     @property

@@ -44,6 +44,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_memory: int | None = None
     #: An executor that has done so many jobs is replaced; None: however many.
     max_jobs: int | None = None
+    #: Where it is to be asked how it is, as `[HOST:]PORT`; None: nowhere.
+    metrics: str | None = None
 
     def __post_init__(self) -> None:
         if self.slots < 1:

@@ -36,6 +36,8 @@ class Showing:
         self._host = socket.gethostname()
         self._version = ""
         self._shown = -math.inf
+        #: The last one.
+        self.last: Snapshot | None = None
         #: Something has changed since the last one.
         self.is_stale = True
 
@@ -54,7 +56,8 @@ class Showing:
         if self.patience(now) == 0.0:
             self.is_stale, self._shown = False, now
             self._version = self._version or _version()
-            self._supply.show(self._snapshot(is_ending=is_ending))
+            self.last = self._snapshot(is_ending=is_ending)
+            self._supply.show(self.last)
 
     def _snapshot(self, *, is_ending: bool) -> Snapshot:
         return Snapshot(

@@ -20,10 +20,12 @@ from dibs.worker.cancelling import Cancelling, final
 from dibs.worker.child import Child, Death
 from dibs.worker.ending import STOP_PATIENCE, Ending, end_executors
 from dibs.worker.frames import Began, Finished, Frame, Overdue, Ready, Refused, Said, Setup, Worn
+from dibs.worker.health import Health
 from dibs.worker.noting import Noting
 from dibs.worker.options import WorkerOptions
 from dibs.worker.orphans import reap_orphans
 from dibs.worker.pause import Pause
+from dibs.worker.probes import serving
 from dibs.worker.report import ids
 from dibs.worker.showing import Showing
 from dibs.worker.signals import Signals
@@ -63,6 +65,8 @@ class Supervisor:
         self._ending = Ending(self._signals, options.grace)
         self._failure: Exception | None = None
         self._quiet_since = time.monotonic()
+        #: Who asks it is told through this; None: nobody may.
+        self._health = Health(self._supply, self._showing, self._ending) if options.metrics else None
 
     def run(self) -> None:
         """Work until told to stop, or in a burst until nothing is ready.
@@ -72,8 +76,9 @@ class Supervisor:
             UnknownQueue: `-q` names a queue that the app does not.
             BadURL: the app's broker can't be shared with other processes.
             BrokerError: the broker can't be used.
+            BadOption: nothing can listen where metrics are to be served.
         """
-        with self._signals as signals:
+        with self._signals as signals, serving(self._options.metrics, self._health):
             self._selector.register(signals, selectors.EVENT_READ, None)
             try:
                 self._replace()
@@ -122,6 +127,9 @@ class Supervisor:
         waits = [self._supply.timeout(), self._spawn_pause.left, self._ending.left]
         waits += [self._upkeep.patience(children, now), self._cancelling.patience(now)]
         waits += [self._noting.patience(now), self._showing.patience(now)]
+        if self._health is not None:
+            self._health.turn()
+            waits.append(self._health.patience)
         if self._leaving:
             waits.append(min(self._leaving.values()) - now)
         if self._options.is_burst and self._supply.is_connected:
@@ -205,6 +213,8 @@ class Supervisor:
         options = self._options
         self._supply.connect(ready, options)
         self._slots.returns_limit = self._supply.returns_limit
+        if self._health is not None:
+            self._health.know(ready)
         log.info(
             "worker ready worker=%s broker=%s queues=%s slots=%d tasks=%d",
             f"{socket.gethostname()}:{os.getpid()}",

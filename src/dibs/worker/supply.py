@@ -14,6 +14,7 @@ from dibs.errors import BrokerError, ReceiptLost, StoreGone
 from dibs.ledger.life import Note
 from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery
+from dibs.metrics.tally import Tally
 from dibs.outcome import Done, Outcome, Released, RetryIn
 from dibs.worker.consuming import consume
 from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
@@ -38,6 +39,8 @@ class Supply:
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         #: How many jobs ended so, by the kind of the outcome. A retry without a run is none.
         self.ended: Counter[type[Outcome]] = Counter()
+        #: Counts what was recorded; None: nobody asks.
+        self.tally: Tally | None = None
         self._complaint_due = 0.0
         #: While the broker refuses: nothing is received, and outcomes are kept.
         self.pause = Pause()
@@ -62,6 +65,11 @@ class Supply:
     def is_connected(self) -> bool:
         """Whether the app has said where its queues are."""
         return self._consumer is not None
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it receives: it is connected, and the broker does not refuse."""
+        return self.is_connected and not self.pause.is_on
 
     @property
     def location(self) -> str:
@@ -107,11 +115,16 @@ class Supply:
             self._consumer.settle(outcomes)
         except ReceiptLost as error:
             log.warning("jobs ended that were no longer this worker's; they run again jobs=%s", ids(error.deliveries))
+            if self.tally is not None:
+                lost = [delivery.receipt for delivery in error.deliveries]
+                self.tally.count(ended for ended in outcomes if ended[0].receipt not in lost)
         except BrokerError as error:
             self._outcomes = outcomes + self._outcomes
             self._begin_pause(error)
         else:
             self.pause.reset()
+            if self.tally is not None:
+                self.tally.count(outcomes)
 
     def receive(self, limit: int) -> list[Delivery]:
         """Return deliveries for so many free slots."""

@@ -134,6 +134,7 @@ class SqliteBroker:
         del names
         opened = self._open()
         with opened.connection() as connection, opened.store.read():
+            opened.store.check(connection)  # who only looks on would go on with a file that was removed
             return counts.queues(opened.store, connection, prefix=self._prefix)
 
     def dead(

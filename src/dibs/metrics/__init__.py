@@ -1,0 +1,1 @@
+"""What a worker and its queues measure, as Prometheus reads it."""
