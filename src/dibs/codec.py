@@ -305,14 +305,14 @@ def _to_json(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)  # a pydantic model, without importing pydantic
     if callable(dump) and not isinstance(value, type):
         return dump(mode="json")
-    raise TypeError(f"a {type(value).__qualname__} has no JSON form")
+    raise TypeError(f"type {type(value).__qualname__} has none")
 
 
 def _from_json(kind: type, value: Any) -> Any:
     validate = getattr(kind, "model_validate", None)
     if callable(validate):
         return validate(value)
-    raise TypeError(f"a {kind.__qualname__} has no JSON form")
+    raise TypeError(f"type {kind.__qualname__} has none")
 
 
 def _one_line(error: Exception) -> str:

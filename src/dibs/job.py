@@ -206,8 +206,8 @@ class Job(Generic[R]):
             case "done" if ending.result is not None:
                 return self._decode(ending.result)
             case "done":
-                why = ending.note or "nobody says why"
-                raise ResultNotKept(f"{self._name()} is done, but its result is not there: {why}.", id=self.id)
+                why = ending.note or "Its result is not there, and nobody says why."
+                raise ResultNotKept(f"{self._name()} is done. {why}", id=self.id)
             case "forgotten":
                 raise ResultNotKept(
                     f"{self._name()} is over, and nothing of it is kept. How long that is says keep=.", id=self.id

@@ -256,6 +256,19 @@ def test_why_there_is_no_result_is_told_by_the_exit_code(shell: Shell, three: Se
     assert "was cancelled" in shell.refused("result", delayed, code=6)
 
 
+def test_what_a_failed_job_said_is_one_line_below_its_traceback(shell: Shell) -> None:
+    app = shell.open()
+    job = app.get_task("tasks.fail").enqueue("first\n" + "e" * 5000)
+    app.drain()
+    app.close()
+
+    *above, last = shell.dibs("result", job.id).err.splitlines()
+
+    assert "ValueError: first" in above
+    assert last.startswith(f"dibs: Job {job.id} is dead (failed): ValueError: first eee")
+    assert len(last) < 400
+
+
 def test_what_was_not_kept_is_told_by_the_exit_code(shell: Shell) -> None:
     tasks = shell.directory / "tasks.py"
     tasks.write_text(tasks.read_text() + "\n\n@app.task(private=True)\ndef hide() -> int:\n    return 1\n")

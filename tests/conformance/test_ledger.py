@@ -211,6 +211,7 @@ def test_of_a_private_job_neither_arguments_nor_result_nor_error_are_told(world:
     assert (endings[done.id].status, endings[failed.id].status) == ("done", "dead")
     assert endings[failed.id].reason == "failed"
     assert "secret" not in repr(endings)
+    assert "private" in (endings[done.id].note or "")
     assert broker.dead("a", limit=1)[0].message.body == b"secret"
 
 
@@ -360,6 +361,12 @@ def test_each_namespace_lists_its_own_jobs(world: World) -> None:
     assert listed(left, queue="a") == [message.id]
     assert listed(right) == []
     assert right.ledger.job(message.id) is None
+    consumer = left.consume(["a"], limit=1)
+    assert right.ledger.watch(message.id, is_ours=False).result(PATIENCE) is None
+    consumer.settle([(each, Done(b"1", run=a_run())) for each in receive(consumer, 1)])
+    life(left, message.id, lambda found: found.status == "done")
+    assert right.ledger.endings([message.id]) == {}
+    assert right.ledger.watch(message.id, is_ours=False).result(PATIENCE) is None
 
 
 # Waiting for the end

@@ -23,7 +23,12 @@ class Terminal(io.StringIO):
 
 
 def take_in(
-    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch, *, patience: float = 0.0, fails: bool = False
+    screen: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    patience: float = 0.0,
+    fails: bool = False,
+    missed: int = 0,
 ) -> str:
     def refresh(on_progress: Callable[[int, int], None]) -> None:
         for read in (0, 500, 1000):
@@ -32,7 +37,7 @@ def take_in(
         if fails:
             raise LedgerUnavailable("gone")
 
-    ledger: Any = SimpleNamespace(refresh=refresh)
+    ledger: Any = SimpleNamespace(refresh=refresh, missed=missed)
     monkeypatch.setattr(catching_up, "_PATIENCE", patience)
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -52,6 +57,12 @@ def test_somebody_who_looks_on_sees_a_bar_that_goes_away(monkeypatch: pytest.Mon
     assert lines[1].count("█") == lines[1].count("░") == 15
     assert lines[3] == ""
     assert "\n" not in drawn
+
+
+def test_what_went_before_it_was_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = take_in(io.StringIO(), monkeypatch, patience=60.0, missed=1200)
+
+    assert said.startswith("dibs: 1,200 entries of the ledger were deleted before they were read here")
 
 
 def test_where_it_takes_no_time_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,7 +322,7 @@ def test_a_value_without_a_json_form_is_refused_by_name(value: Any) -> None:
 
 
 def test_a_model_itself_is_not_taken_for_a_value_of_it() -> None:
-    with pytest.raises(BadArguments, match="ModelMetaclass has no JSON form"):
+    with pytest.raises(BadArguments, match="type ModelMetaclass has none"):
         codec.encode(Model)
 
 

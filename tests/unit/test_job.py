@@ -216,7 +216,9 @@ def test_what_has_no_json_form_is_done_and_not_kept(app: Dibs) -> None:
     job = ended(app, work)
 
     assert job.status() == "done"
-    with pytest.raises(ResultNotKept, match="is done, but its result is not there"):
+    with pytest.raises(
+        ResultNotKept, match=r"is done\. The result is not kept\. The value has no JSON form: type object has none\.$"
+    ):
         job.result()
 
 

@@ -13,6 +13,7 @@ from pika.channel import Channel as PikaChannel
 
 from dibs.broker import Broker, Queue
 from dibs.brokers import connect
+from dibs.brokers.rabbitmq import fields
 from dibs.brokers.rabbitmq.bell import Bell
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.brokers.rabbitmq.holds import Holds
@@ -121,19 +122,31 @@ def test_settling_in_order_takes_one_acknowledgement(world: RabbitWorld, monkeyp
     consumer = broker.consume(["a"], limit=100)
     got = receive(consumer, 100)
     acks: list[int] = []
-    acknowledge = PikaChannel.basic_ack
+    ack_frame = fields.ack_frame
 
-    def counted(channel: PikaChannel, tag: int = 0, multiple: bool = False) -> None:
+    def counted(channel: int, tag: int, *, is_multiple: bool = False) -> bytes:
         acks.append(tag)
-        acknowledge(channel, tag, multiple)
+        return ack_frame(channel, tag, is_multiple=is_multiple)
 
-    monkeypatch.setattr(PikaChannel, "basic_ack", counted)
+    monkeypatch.setattr(fields, "ack_frame", counted)
 
     consumer.settle([(delivery, Done()) for delivery in got])
     consumer.close()
 
     assert len(acks) == 1
     assert receive_nothing(broker.consume(["a"], limit=1))
+
+
+def test_deliveries_take_none_of_pikas_steps(world: RabbitWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = world.open()
+    broker.send([job("a") for _ in range(100)])
+    passed: list[object] = []
+    monkeypatch.setattr(PikaChannel, "_on_deliver", lambda *arguments: passed.append(arguments))
+
+    got = receive(broker.consume(["a"], limit=100), 100)
+
+    assert len(got) == 100
+    assert passed == []
 
 
 def test_a_message_that_kills_pikas_decoder_is_delivered(world: RabbitWorld) -> None:

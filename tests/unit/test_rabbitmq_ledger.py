@@ -420,7 +420,8 @@ def test_what_is_lost_before_its_record_is_confirmed_is_recorded_once_and_settle
     until(lambda: bool(consumer._intake.holds.expected._others))
     for hear in heard:
         broker._publisher().link.post(hear)  # type: ignore[attr-defined]
-    assert receive_nothing(consumer, within=1.5)
+    until(lambda: not consumer._intake.holds.expected._others)
+    assert receive_nothing(consumer, within=0.2)
     consumer.close()
 
     assert is_settled(world)

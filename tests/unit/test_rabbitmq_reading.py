@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -336,3 +337,42 @@ def test_an_index_that_is_damaged_under_its_reader_is_made_anew(world: RabbitWor
     write(world, [other])
 
     assert ids(again) == {job.id, other.id}
+
+
+def test_an_index_that_is_found_damaged_only_when_it_is_asked_is_made_anew(world: RabbitWorld) -> None:
+    wanted = [handed_over(body=b"x" * 900) for _ in range(300)]
+    broker = world.open()
+    broker.ledger.refresh()
+    write(world, wanted)
+    broker.ledger.refresh()
+    broker.close()
+    path = index_of(world.open())
+    damaged = bytearray(path.read_bytes())
+    damaged[-60_000:] = random.Random(1).randbytes(60_000)  # not what a writer looks at first
+    path.write_bytes(damaged)
+
+    assert ids(world.open()) == {job.id for job in wanted}
+
+
+def test_an_index_that_is_removed_under_its_reader_is_made_anew(world: RabbitWorld) -> None:
+    job = handed_over()
+    broker = world.open()
+    broker.ledger.refresh()
+    write(world, [job])
+    assert ids(broker) == {job.id}
+
+    index_of(broker).unlink()
+
+    assert ids(broker) == {job.id}
+
+
+def test_a_database_that_is_no_index_is_refused_and_not_made_one(world: RabbitWorld, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE precious (thing)")
+    before = path.read_bytes()
+
+    with pytest.raises(LedgerUnavailable, match="another database stands there"):
+        open_at(world, f"{world.url}?index={path}").ledger.refresh()
+
+    assert path.read_bytes() == before

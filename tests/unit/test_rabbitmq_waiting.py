@@ -14,10 +14,10 @@ from dibs.brokers.rabbitmq import RabbitBroker
 from dibs.brokers.rabbitmq.ledger import replies
 from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
 from dibs.brokers.rabbitmq.ledger.replies import Replies, made_at
-from dibs.errors import DibsError
+from dibs.errors import DibsError, LedgerUnavailable
 from dibs.ledger.life import Ending
 from dibs.message import new_id, now_ms
-from dibs.outcome import Dead, Done
+from dibs.outcome import Dead, Done, RetryIn
 from dibs.selection import Selection
 from tests.conformance.asking import a_run
 from tests.rabbit_node import Node
@@ -161,6 +161,22 @@ def test_what_ends_while_the_connection_is_gone_is_found_when_it_is_back(world: 
     assert result(future) == b"after"
 
 
+def test_a_job_that_is_tried_again_is_not_over_for_who_is_told_by_the_reply_queue(world: RabbitWorld) -> None:
+    broker = world.open()
+    replies_of(broker)
+    sent = job("a")
+    broker.send([sent])
+    future = ledger_of(broker).watch(sent.id, is_ours=True)
+    consumer = world.open().consume(["a"], limit=1)
+    (first,) = receive(consumer, 1)
+
+    consumer.settle([(first, RetryIn(0.0, first.message.after_failure("boom"), a_run()))])
+    (again,) = receive(consumer, 1)
+    consumer.settle([(again, Done(b"2", run=a_run()))])
+
+    assert result(future) == b"2"
+
+
 def test_who_asks_for_a_job_that_was_replayed_is_told_of_its_new_end(world: RabbitWorld) -> None:
     broker = world.open()
     replies_of(broker)
@@ -211,6 +227,23 @@ def test_who_may_not_make_a_queue_finds_the_ends_in_the_stream(world: RabbitWorl
         assert [result(future) for future in futures] == [b"1", b"2"]
         with pytest.raises(DibsError):
             broker.ledger.workers()
+        broker.close()
+
+
+def test_who_may_neither_make_a_queue_nor_read_the_stream_is_told_that_instead_of_waiting(
+    world: RabbitWorld, rabbit_node: Node
+) -> None:
+    owner = world.open()
+    owner.send([job("a", b"0")])
+    finish(world)
+    with rabbit_node.user("poorest", configure="^$", write=".*", read="^$") as url:
+        broker = connect(url, namespace=world.namespace, may_declare=False)
+        message = job("a", b"1")
+        broker.send([message])
+
+        with pytest.raises(LedgerUnavailable, match="does not let this user read the ledger"):
+            broker.ledger.watch(message.id, is_ours=True).result(PATIENCE)
+
         broker.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dibs.brokers.rabbitmq import fields, wire
+from dibs.brokers.rabbitmq import fields, plainform, wire
 from dibs.message import Message
 from dibs.outcome import ERROR_BYTES
 
@@ -218,3 +218,87 @@ def test_who_waits_is_named_unless_the_message_names_somebody() -> None:
 
     assert fields.decode(wire.encode(MESSAGE, "nonce-0", reply_to="ours"))["reply_to"] == "ours"
     assert fields.decode(wire.encode(own, "nonce-0", reply_to="ours"))["reply_to"] == "mine"
+
+
+@pytest.mark.parametrize("reply_to", [None, "dibs.reply.1"])
+def test_the_short_way_writes_what_the_long_way_does(reply_to: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = a_job()
+    short = plainform.encode(message, "0123-45", reply_to)
+    monkeypatch.setattr(plainform, "encode", lambda *_: None)
+
+    long = wire.encode(message, "0123-45", reply_to=reply_to)
+
+    assert short == long
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {"x": 1}},
+        {"properties": {"reply_to": "theirs"}},
+        {"content_type": "text/plain"},
+        {"task": None},
+        {"enqueued": None},
+        {"attempt": 2},
+        {"crashes": 1},
+        {"is_suspect": True},
+        {"is_private": True},
+        {"keep": 1.0},
+        {"due": 1},
+        {"expires": 1},
+        {"unknown_since": 1},
+        {"error": "no"},
+        {"priority": 256},
+        {"task": "t" * 256},
+    ],
+)
+def test_what_says_more_than_most_jobs_goes_the_long_way(changes: dict[str, Any]) -> None:
+    assert plainform.encode(msgspec.structs.replace(a_job(), **changes), "0123-45", None) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"\x10x-delivery-countl" + bytes(8),
+        b"\x10x-delivery-countl" + bytes(7) + b"\x03",
+        b"\x10x-acquired-countl" + bytes(8),
+        b"\x04mineI" + bytes(4),
+    ],
+)
+@pytest.mark.parametrize("reply_to", [None, "dibs.reply.1"])
+def test_the_short_way_reads_what_the_long_way_does_even_of_damaged_bytes(
+    header: bytes, reply_to: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = with_header(wire.encode(a_job(), "0123-45", reply_to=reply_to), header)
+    damaged = [data[:end] for end in range(len(data) + 1)]
+    damaged += [
+        data[:place] + bytes((data[place] ^ change,)) + data[place + 1 :]
+        for place in range(len(data))
+        for change in (1, 0x80)
+    ]
+    short = [read(each) for each in damaged]
+    monkeypatch.setattr(plainform, "decode", lambda _: None)
+
+    long = [read(each) for each in damaged]
+
+    assert short == long
+
+
+def with_header(data: bytes, header: bytes) -> bytes:
+    """Return properties with one more header behind those that there are."""
+    table = 2 + 1 + len("application/json")
+    size = struct.unpack_from(">I", data, table)[0]
+    end = table + 4 + size
+    return data[:table] + struct.pack(">I", size + len(header)) + data[table + 4 : end] + header + data[end:]
+
+
+def a_job() -> Message:
+    """Return one as most are."""
+    return Message(
+        body=b"{}", queue="a", id="0192-é", task="t", content_type="application/json", enqueued=1_700_000_000_000
+    )
+
+
+def read(data: bytes) -> wire.Received:
+    return wire.decode(data, b"{}", "a", redelivered=False, make_id=lambda: "made")

@@ -269,7 +269,7 @@ def test_who_finds_no_room_on_the_board_looks_by_itself(world: SqliteWorld, monk
     consumer = broker.consume(["a"], limit=1)
     (held,) = receive(consumer, 1)
     future = broker.ledger.watch(held.message.id, is_ours=True)
-    assert broker._open().waiting()._slot is None
+    assert broker._open().waiting("")._slot is None
 
     consumer.settle([(held, Done(b"42", run=a_run()))])
 
@@ -287,10 +287,10 @@ def test_a_place_on_the_board_is_free_again_when_its_process_died(world: SqliteW
 
     broker.ledger.watch(job_id, is_ours=True)
 
-    assert broker._open().waiting()._slot == 0
+    assert broker._open().waiting("")._slot == 0
     other = world.open()
     other.ledger.watch(job_id, is_ours=True)
-    assert other._open().waiting()._slot == 1
+    assert other._open().waiting("")._slot == 1
 
 
 def test_one_thread_waits_for_all_and_ends_with_the_broker(world: SqliteWorld) -> None:

@@ -83,10 +83,9 @@ def has_terminal() -> bool:
 
 def at_least_one(text: str) -> int:
     """Read an option that counts something."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{number} is below 1.")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, 1 or more.")
+    return int(text)
 
 
 def read_interval(text: str) -> float:

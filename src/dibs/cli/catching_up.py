@@ -15,7 +15,7 @@ _WIDTH = 30
 
 
 def catch_up(ledger: Ledger) -> Ledger:
-    """Bring the ledger up to now, and return it."""
+    """Bring the ledger up to now, and return it. Says so where some of it went before anybody read it."""
     from dibs.trial.screen import Screen  # noqa: PLC0415
 
     screen, begun = Screen(sys.stderr), time.monotonic()
@@ -31,4 +31,10 @@ def catch_up(ledger: Ledger) -> Ledger:
         ledger.refresh(draw)
     finally:
         screen.clear()
+    if ledger.missed:
+        print(
+            f"dibs: {ledger.missed:,} entries of the ledger were deleted before they were read here, so what "
+            "they said of jobs is missing. See ledger_age= and ledger_bytes= for the URL.",
+            file=sys.stderr,
+        )
     return ledger

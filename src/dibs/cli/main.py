@@ -33,6 +33,7 @@ from dibs.cli import (
     worker,
     workers,
 )
+from dibs.cli.shown import cut
 from dibs.errors import (
     BrokerError,
     DibsError,
@@ -56,8 +57,7 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
-  9  dibs status --check: no worker consumes a queue
-  10  dibs doctor found a problem
+  9  dibs doctor found a problem; dibs status --check: no worker consumes a queue
   130  interrupted
 
 environment:
@@ -88,9 +88,10 @@ _COMMANDS = (
     chaos,
 )
 
+#: So many characters of what a failed job's task said make the line that ends the command.
+_LONGEST_FAILURE = 300
 #: Why there is no result, as exit codes.
 _NO_RESULT: tuple[tuple[type[ResultError], int], ...] = (
-    (JobFailed, 5),
     (ResultCancelled, 6),
     (ResultPending, 7),
     (ResultNotKept, 8),
@@ -109,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except BrokerError as error:
         return _complain(error, 1)
+    except JobFailed as error:  # its message is the task's own, of any length; the whole of it is printed above
+        return _complain(cut(str(error), _LONGEST_FAILURE), 5)
     except ResultError as error:
         return _complain(error, next((code for kind, code in _NO_RESULT if isinstance(error, kind)), 2))
     except DibsError as error:
@@ -159,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: Exception | str, code: int) -> int:
     print(f"dibs: {visible(mask(str(error)))}", file=sys.stderr)
     return code
 

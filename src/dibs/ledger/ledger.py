@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 class Ledger(Protocol):
     """The record of jobs. May be shared between threads."""
 
+    @property
+    def missed(self) -> int:
+        """How many entries went before they were taken in here (RabbitMQ): what they said is missing."""
+        ...
+
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Take in what has been recorded until now, where that takes time (RabbitMQ); the questions below do so too.
 

@@ -11,6 +11,9 @@ Status = Literal["delayed", "ready", "running", "done", "dead", "cancelled"]
 #: All of them, in the order of a job's life.
 STATUSES: tuple[Status, ...] = ("delayed", "ready", "running", "done", "dead", "cancelled")
 
+#: What whoever asks for the result of a private job is told.
+PRIVATE_NOTE = "The job is private: neither its arguments nor its result are kept."
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a job says it is."""

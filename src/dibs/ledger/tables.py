@@ -68,7 +68,7 @@ _PLACES = (
 # Served by the index of the ids.
 _ENDINGS = """
 SELECT id, state, private, result, note, reason, ifnull(death_error, error) FROM dibs_jobs
-WHERE id IN (SELECT value FROM json_each(?)) AND +state >= 3
+WHERE id IN (SELECT value FROM json_each(?)) AND +state >= 3 AND +queue BETWEEN ? AND ?
 """
 # Served by dibs_over.
 _FORGETTABLE = """
@@ -183,9 +183,10 @@ def jobs(
     return Page(infos, str(seq) if is_cut or len(found) == limit else None, is_cut)
 
 
-def endings(connection: sqlite3.Connection, ids: Collection[str]) -> dict[str, Ending]:
-    """Return how those of these jobs ended that are over."""
-    rows = connection.execute(_ENDINGS, (json.dumps(list(ids)),)).fetchall()
+def endings(connection: sqlite3.Connection, ids: Collection[str], *, prefix: str = "") -> dict[str, Ending]:
+    """Return how those of these jobs ended that are over. `prefix`: the namespace with its dot, or ""."""
+    bounds = prefix, prefix + _LAST_CHARACTER
+    rows = connection.execute(_ENDINGS, (json.dumps(list(ids)), *bounds)).fetchall()
     return {row[0]: _to_ending(row) for row in rows}
 
 

@@ -6,13 +6,10 @@ import os
 
 import msgspec
 
-from dibs.ledger.life import Ending, JobInfo, Note, Progress, RunInfo, Status
+from dibs.ledger.life import PRIVATE_NOTE, Ending, JobInfo, Note, Progress, RunInfo, Status
 from dibs.ledger.statistics import PastRun
 from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, DeadLetter, Done, Outcome, Released, RetryIn
-
-#: What whoever asks for the result of a private job is told.
-_PRIVATE = "the job is private: neither its arguments nor its result are kept"
 
 
 class Entry:
@@ -87,7 +84,7 @@ class Entry:
                 self.status, self.seq, self.returns = "delayed" if delay > 0 else "ready", seq, 0
             case Done(result=result, note=note):
                 self._end("done")
-                self._result, self._note = (None, _PRIVATE) if self.message.is_private else (result, note)
+                self._result, self._note = (None, PRIVATE_NOTE) if self.message.is_private else (result, note)
             case Cancelled():
                 self._end("cancelled")
             case Dead(reason=reason, error=error, crashes=crashes):

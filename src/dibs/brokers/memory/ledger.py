@@ -18,6 +18,11 @@ class MemoryLedger:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def missed(self) -> int:
+        """Return 0: what is recorded is never cut off."""
+        return 0
+
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Do nothing: what is recorded is known."""
 

@@ -303,7 +303,10 @@ class RabbitBroker:
 
     def _order(self, wanted: Sequence[Entry], doing: str) -> None:
         if not self._has_ledger:
-            raise LedgerUnavailable(f"{self.location} is used without a ledger (ledger=off): no {doing}.")
+            raise LedgerUnavailable(
+                f"{self.location} is used without a ledger (ledger=off): {doing} does not work, as workers "
+                "would not read of it."
+            )
         self._publisher().order(wanted, self._timeout, doing)
 
     async def _paused(self, connection: Connection) -> frozenset[str]:

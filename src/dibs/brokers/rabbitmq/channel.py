@@ -20,6 +20,8 @@ from pika.heartbeat import HeartbeatChecker
 
 from dibs.brokers.rabbitmq import fields
 
+#: Bytes asked of the socket at a time.
+_READ_BYTES = 64 * 1024
 _HEADER_FRAME = bytes((spec.FRAME_HEADER,))
 
 
@@ -89,6 +91,10 @@ class Connection(AsyncioConnection):
             frames = frames[sent:]
         if frames:
             self._output_marshaled_frames([frames])  # pyright: ignore[reportAttributeAccessIssue]
+
+    def read_much(self) -> None:
+        """Take up to 64 KiB out of the socket at a time, where a sieve stands behind it; pika takes 4 KiB."""
+        self._transport._MAX_RECV_BYTES = _READ_BYTES  # noqa: SLF001 -- see above
 
     def take_received(self) -> bytes:
         """Return the part of a frame that was received, for a sieve that is put in here."""
@@ -239,18 +245,16 @@ class Channel:
     def frames(self, letters: Sequence[Letter], *, is_mandatory: bool = True) -> bytes:
         """Return what publishes letters, to be written as it is."""
         number, frame_bytes = self.raw.channel_number, self.connection.params.frame_max
-        frames = [
-            fields.publish_frames(
-                number,
-                letter.exchange,
-                letter.routing_key,
-                letter.header,
-                letter.body,
-                frame_bytes,
-                is_mandatory=is_mandatory,
-            )
-            for letter in letters
-        ]
+        frames: list[bytes] = []
+        beginnings: dict[tuple[str, str], bytes] = {}
+        for letter in letters:
+            place = letter.exchange, letter.routing_key
+            beginning = beginnings.get(place)
+            if beginning is None:
+                beginning = fields.publish_frame(number, *place, is_mandatory=is_mandatory)
+                beginnings[place] = beginning
+            frames.append(beginning)
+            frames += fields.content_frames(number, letter.header, letter.body, frame_bytes)
         return b"".join(frames)
 
     def publish(self, letters: Sequence[Letter], behind: bytes = b"") -> None:
@@ -261,6 +265,18 @@ class Channel:
             behind: frames of another channel that go along.
         """
         self.connection.write(self.frames(letters) + behind)
+
+    def acknowledge(self, span: int, tags: Sequence[int]) -> None:
+        """Let go of deliveries, in one write: pika's way takes a turn of the loop and three system calls.
+
+        Args:
+            span: the tag up to which all are acknowledged; 0: none.
+            tags: those that are acknowledged on their own.
+        """
+        number = self.raw.channel_number
+        frames = [fields.ack_frame(number, span, is_multiple=True)] if span else []
+        frames += [fields.ack_frame(number, tag) for tag in tags]
+        self.connection.write(b"".join(frames))
 
     async def close(self) -> None:
         """Close it. All that was sent on it before has then been done by the server."""

@@ -40,6 +40,10 @@ _DEEPEST = 64
 #: Type, channel and size of a frame. Its payload follows, and the byte 0xCE.
 _FRAME = struct.Struct(">BHI")
 
+#: A content header up to the properties; and the end of a frame with the beginning of the next one.
+_CONTENT, _NEXT = struct.Struct(">BHIHHQ"), struct.Struct(">BBHI")
+_ACK = struct.Struct(">BHIHHQ?B")
+
 _NUMBERS = {
     b"b": ">b",
     b"B": ">B",
@@ -79,45 +83,45 @@ def encode(properties: Mapping[str, Any]) -> bytes:
     return b"".join(pieces)
 
 
-def publish_frames(
-    channel: int,
-    exchange: str,
-    routing_key: str,
-    header: bytes,
-    body: bytes,
-    frame_bytes: int,
-    *,
-    is_mandatory: bool = True,
-) -> bytes:
-    """Return all frames of one `basic.publish`.
-
-    In one piece, for one system call: pika sends each frame on its own, and the server wakes up for each.
+def publish_frame(channel: int, exchange: str, routing_key: str, *, is_mandatory: bool) -> bytes:
+    """Return the frame that begins a `basic.publish`; `content_frames` follow. All to one place begin alike.
 
     Args:
         channel: its number.
         exchange: its name.
         routing_key: of the message.
-        header: the properties, as `encode` returns them.
-        body: of the message.
-        frame_bytes: the largest frame that was agreed on with the server.
         is_mandatory: it comes back where it leads to no queue.
     """
     flags = b"\x01" if is_mandatory else b"\x00"
     method = b"\x00\x3c\x00\x28\x00\x00" + _encode_short(exchange) + _encode_short(routing_key) + flags
-    content = b"\x00\x3c\x00\x00" + struct.pack(">Q", len(body)) + header
-    pieces = [
-        _FRAME.pack(1, channel, len(method)),
-        method,
-        b"\xce",
-        _FRAME.pack(2, channel, len(content)),
-        content,
-        b"\xce",
-    ]
-    room = frame_bytes - _FRAME.size - 1
-    for start in range(0, len(body), room):
-        part = body if len(body) <= room else body[start : start + room]
+    return _FRAME.pack(1, channel, len(method)) + method + b"\xce"
+
+
+def content_frames(channel: int, header: bytes, body: bytes, frame_bytes: int) -> tuple[bytes, ...]:
+    """Return what follows a publish, to be written in one piece with it.
+
+    Pika sends each frame on its own, and the server wakes up for each.
+
+    Args:
+        channel: its number.
+        header: the properties, as `encode` returns them.
+        body: of the message.
+        frame_bytes: the largest frame that was agreed on with the server.
+    """
+    size, room = len(body), frame_bytes - _FRAME.size - 1
+    first = _CONTENT.pack(2, channel, len(header) + 12, 60, 0, size)
+    if 0 < size <= room:
+        return first, header, _NEXT.pack(0xCE, 3, channel, size), body, b"\xce"
+    pieces = [first, header, b"\xce"]
+    for start in range(0, size, room):
+        part = body[start : start + room]
         pieces += (_FRAME.pack(3, channel, len(part)), part, b"\xce")
-    return b"".join(pieces)
+    return tuple(pieces)
+
+
+def ack_frame(channel: int, tag: int, *, is_multiple: bool = False) -> bytes:
+    """Return the frame of a `basic.ack`, of all up to the tag where `is_multiple`."""
+    return _ACK.pack(1, channel, 13, 60, 80, tag, is_multiple, 0xCE)
 
 
 def decode(data: bytes) -> dict[str, Any]:

@@ -102,13 +102,10 @@ class Lane:
             if tag not in waiting:
                 break
             span = tag
-        if span:
-            self.channel.raw.basic_ack(span, multiple=True)
+        self.channel.acknowledge(span, [hold.tag for hold in holds if hold.tag > span])
         for hold in holds:
             del self.open[hold.tag]
             hold.lane = None
-            if hold.tag > span:
-                self.channel.raw.basic_ack(hold.tag)
             if hold.key is not None:
                 self.acknowledged.append(hold.key)
 

@@ -19,8 +19,9 @@ from typing import Any
 from pika import exceptions
 
 from dibs.brokers.rabbitmq import faults, wire
+from dibs.brokers.rabbitmq.arrivals import Arrival, Arrivals
 from dibs.brokers.rabbitmq.bell import Bell
-from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded
+from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.hold import Hold, Lane, key_of
 from dibs.brokers.rabbitmq.holds import Holds
 from dibs.brokers.rabbitmq.ledger import entries
@@ -77,6 +78,7 @@ class Intake:
         self._publisher = publisher
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane: Lane | None = None
+        self._arrivals: Arrivals | None = None
         self._consumers: dict[str, str] = {}
         #: Queues whose subscriptions the server ended; they are made again.
         self._cancelled: set[str] = set()
@@ -179,6 +181,7 @@ class Intake:
         if not channel.is_open:
             return  # the connection is lost already
         self._lane = lane = self.holds.open_lane(channel)
+        self._arrivals = Arrivals(channel, functools.partial(self._on_arrivals, lane))
         channel.watch(functools.partial(self._on_channel_closed, lane))
         channel.raw.add_on_cancel_callback(self._on_cancelled)
         for queue in missing:
@@ -213,7 +216,9 @@ class Intake:
 
     async def _subscribe(self, lane: Lane, queues: Sequence[str], prefetch: int) -> None:
         """Add a consumer for each of these queues. Its prefetch is its own: a running one's can't be changed."""
-        subscription, channel = self._subscription, lane.channel
+        subscription, channel, arrivals = self._subscription, lane.channel, self._arrivals
+        if arrivals is None:
+            return
         try:
             await channel.call(channel.raw.basic_qos, prefetch_count=prefetch)
             for queue in queues:
@@ -223,28 +228,33 @@ class Intake:
                     continue
                 tag = f"{queue}-{os.urandom(4).hex()}"
                 self._consumers[tag] = queue
+                arrivals.expect(tag, queue, subscription)
                 await channel.call(
                     channel.raw.basic_consume,
                     queue=self._topology.names.stored(queue),
-                    on_message_callback=functools.partial(self._on_delivery, queue, subscription, lane),
+                    on_message_callback=lambda *_: None,  # the tap has them
                     consumer_tag=tag,
                     arguments={"x-consumer-timeout": LONG_RUN},  # from 4.3 on, where a queue has none
                 )
         except exceptions.AMQPError:
             return  # the channel is closed, and has told
 
-    def _on_delivery(
-        self, queue: str, subscription: int, lane: Lane, _: Any, method: Any, properties: Encoded, body: bytes
-    ) -> None:
-        received = wire.decode(properties.data, body, queue, redelivered=method.redelivered)
-        tag, key = method.delivery_tag, key_of(received.message, received.marks.put)
-        if received.is_again and self.holds.recognise(key, lane, tag, subscription):
+    def _on_arrivals(self, lane: Lane, batch: Sequence[Arrival]) -> None:
+        """Put what has come where the owner finds it, all at once: he is woken once."""
+        now = time.monotonic()
+        arrived: list[tuple[float, Delivery]] = []
+        for queue, subscription, tag, is_redelivered, properties, body in batch:
+            received = wire.decode(properties, body, queue, redelivered=is_redelivered)
+            key = key_of(received.message, received.marks.put)
+            if received.is_again and self.holds.recognise(key, lane, tag, subscription):
+                continue
+            hold = Hold(key, subscription)
+            lane.take(hold, tag)
+            arrived.append((now, Delivery(message=received.message, receipt=hold, returns=received.returns)))
+        if not arrived:
             return
-        hold = Hold(key, subscription)
-        lane.take(hold, tag)
-        delivery = Delivery(message=received.message, receipt=hold, returns=received.returns)
         with self.bell.lock:
-            self.arrived.append((time.monotonic(), delivery))
+            self.arrived.extend(arrived)
             self.bell.ring()
         if self._hoard_timer is None:
             self._hoard_timer = asyncio.get_running_loop().call_later(_HOARD_LIMIT, self._check_hoard)
@@ -274,6 +284,8 @@ class Intake:
 
     async def _cancel(self, channel: Channel, consumers: Sequence[str]) -> None:
         for tag in consumers:
+            if self._arrivals is not None:
+                self._arrivals.refuse(tag)
             if tag in channel.raw.consumer_tags:  # else the server has ended it, and would not answer
                 await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
 

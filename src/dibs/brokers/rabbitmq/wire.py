@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from dibs.brokers.rabbitmq import fields
+from dibs.brokers.rabbitmq import fields, plainform
+from dibs.brokers.rabbitmq.plainform import Plain
 from dibs.message import DEFAULT_KEEP, DEFAULT_PRIORITY, Message, new_id
 from dibs.outcome import DeadLetter, clip_error
 
@@ -132,6 +133,8 @@ def encode(message: Message, put: str, burial: Burial | None = None, *, reply_to
         burial: given where the message is set aside.
         reply_to: the queue where this process waits for outcomes, unless the message names one.
     """
+    if burial is None and (plain := plainform.encode(message, put, reply_to)) is not None:
+        return plain
     kept, original = _split(message)
     properties = {
         "content_type": message.content_type,
@@ -165,6 +168,8 @@ def decode(
         redelivered: it was given out before.
         make_id: gives an id to one that came without.
     """
+    if (plain := plainform.decode(data)) is not None:
+        return _read_plain(plain, body, queue, redelivered=redelivered)
     properties = fields.decode(data)
     table = properties.get("headers") or {}
     way = _OWN_QUEUE.search(str(table.get("x-first-death-queue")))
@@ -197,6 +202,21 @@ def decode(
     if is_lease and returns is not None:
         returns += 1  # out of the hands of a worker that was lost; what was counted before that is not known
     return Received(message, marks, returns, redelivered or is_lease)
+
+
+def _read_plain(plain: Plain, body: bytes, queue: str, *, redelivered: bool) -> Received:
+    message = Message(
+        body=body,
+        queue=queue,
+        id=plain.id,
+        task=plain.task,
+        content_type="application/json",
+        properties={} if plain.reply_to is None else {"reply_to": plain.reply_to},
+        priority=plain.priority,
+        enqueued=plain.timestamp * 1000,
+    )
+    returns = plain.returns if plain.returns is not None else None if redelivered else 0
+    return Received(message, Marks(put=plain.put), returns, redelivered)
 
 
 def without_history(message: Message) -> Message:

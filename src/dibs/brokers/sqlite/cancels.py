@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dibs.broker import CancelAnswer
-from dibs.brokers.sqlite.rows import PRIVATE_NOTE
 from dibs.ledger import tables
+from dibs.ledger.life import PRIVATE_NOTE
 from dibs.message import now_ms
 
 #: States, as `dibs_jobs` has them.

@@ -15,7 +15,7 @@ import msgspec
 
 from dibs.brokers.sqlite import cancels, rows
 from dibs.ledger import history, tables
-from dibs.ledger.life import Note
+from dibs.ledger.life import PRIVATE_NOTE, Note
 from dibs.ledger.tally import Tally
 from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, Done, Outcome, Released, RetryIn, Run
@@ -206,11 +206,11 @@ class _Records:
             case Done(result, note, run):
                 if self._is_kept(delivery, run):
                     if delivery.message.is_private:
-                        result, note = None, rows.PRIVATE_NOTE
+                        result, note = None, PRIVATE_NOTE
                     self._finished.append((*self._times(run), note, result, *delivery.receipt))
             case Cancelled(run):
                 if self._is_kept(delivery, run):
-                    why = rows.PRIVATE_NOTE if delivery.message.is_private else None
+                    why = PRIVATE_NOTE if delivery.message.is_private else None
                     self._cancelled.append((*self._times(run), why, *delivery.receipt))
             case Dead(reason, error, crashes, run):
                 self._keep_log(delivery, run)

@@ -42,6 +42,11 @@ class SqliteLedger:
         self._open = open
         self._prefix = prefix
 
+    @property
+    def missed(self) -> int:
+        """Return 0: what is recorded is never cut off."""
+        return 0
+
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Do nothing: what happened stands in the file."""
 
@@ -62,7 +67,7 @@ class SqliteLedger:
 
         A job of this process that is not there is over: it was handed over.
         """
-        return self._open().waiting().watch(id, is_ours=is_ours)
+        return self._open().waiting(self._prefix).watch(id, is_ours=is_ours)
 
     def workers(self) -> list[Snapshot]:
         """Return what each worker that is alive last said of itself. See `Ledger.workers`."""
@@ -83,7 +88,7 @@ class SqliteLedger:
     def endings(self, ids: Collection[str]) -> dict[str, Ending]:
         """Return how those of these jobs ended that are over."""
         with self._one_moment() as connection:
-            return tables.endings(connection, ids)
+            return tables.endings(connection, ids, prefix=self._prefix)
 
     def minutes(self, since: int) -> list[Minute]:
         """Return what was recorded by minute and queue. See `Ledger.minutes`."""

@@ -45,11 +45,11 @@ class Opened:
         with self._mutex:
             yield self._connection
 
-    def waiting(self) -> Waiting:
-        """Return what this process waits with for jobs to end: a thread, from the first time on."""
+    def waiting(self, prefix: str) -> Waiting:
+        """Return what this process waits with for jobs of its namespace to end: a thread, from the first time on."""
         with self._mutex:
             if self._waiting is None:
-                self._waiting = Waiting(self.store, self.waiters)
+                self._waiting = Waiting(self.store, self.waiters, prefix=prefix)
             return self._waiting
 
     def close(self) -> None:

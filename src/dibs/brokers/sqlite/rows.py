@@ -14,9 +14,6 @@ from dibs.outcome import DeadLetter
 #: repeats its condition literally.
 READY, DELAYED = 0, 1
 
-#: Why nothing of a private job is kept.
-PRIVATE_NOTE = "the job is private: neither its arguments nor its result are kept"
-
 #: Takes what `to_row` returns. `seq` is given by SQLite: one more than the largest there is.
 INSERT = """
 INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashes, suspect, enqueued, unknown_since,

@@ -37,7 +37,9 @@ _LOOK_EVERY, _LOOK_OFTEN = 1.0, 0.5
 _LONGEST_REST = 0.005
 
 # Served by the index of the ids.
-_THERE = "SELECT id FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"
+_THERE = """
+SELECT id FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?1)) AND substr(queue, 1, length(?2)) = ?2
+"""
 
 _FORGOTTEN = Ending(status="forgotten")
 
@@ -73,8 +75,10 @@ class Waiters:
 class Waiting:
     """What this process waits for. Shared by its threads; a forked child must make its own."""
 
-    def __init__(self, store: Store, waiters: Waiters) -> None:
+    def __init__(self, store: Store, waiters: Waiters, *, prefix: str) -> None:
         self._store = store
+        #: The namespace with its dot, or "".
+        self._prefix = prefix
         self._waiters = waiters
         self._lock = threading.Lock()
         #: Held while the file is read, and during a fork: whoever reads has locks of SQLite's own, and a child that
@@ -164,9 +168,9 @@ class Waiting:
             with self._looking, self._store.read():
                 if is_checked:
                     self._store.check(self._connection)
-                ended: dict[str, Ending | None] = dict(tables.endings(self._connection, ids))
+                ended: dict[str, Ending | None] = dict(tables.endings(self._connection, ids, prefix=self._prefix))
                 left = [job_id for job_id in ids if job_id not in ended]
-                there = {job_id for (job_id,) in self._connection.execute(_THERE, (json.dumps(left),))}
+                there = {job_id for (job_id,) in self._connection.execute(_THERE, (json.dumps(left), self._prefix))}
         except BrokerError as error:
             self._fail(error)
             return 0

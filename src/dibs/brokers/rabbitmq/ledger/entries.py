@@ -15,6 +15,7 @@ from typing import assert_never
 
 import msgspec
 
+from dibs.ledger.life import PRIVATE_NOTE
 from dibs.message import Message, now_ms
 from dibs.outcome import Cancelled, Dead, Done, Reason, RetryIn
 
@@ -73,6 +74,11 @@ class Ended(msgspec.Struct, frozen=True, tag=1, array_like=True):
     log: list[str] = []
     #: Which run comes again, after "retry"; None: the one behind this one.
     again: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is over."""
+        return self.outcome != "retry"
 
 
 class Noted(msgspec.Struct, frozen=True, tag=2, array_like=True):
@@ -217,6 +223,7 @@ def ended(message: Message, outcome: Done | RetryIn | Dead | Cancelled, worker: 
             assert_never(outcome)
     if message.is_private:
         result = error = None
+        note = PRIVATE_NOTE if word == "done" else None
     return Ended(
         message.id,
         message.queue,

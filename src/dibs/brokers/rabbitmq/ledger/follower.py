@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from pika import exceptions
@@ -23,14 +23,16 @@ from pika import exceptions
 from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.ledger.index import Index, Overtaken, digest_of
-from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of
+from dibs.brokers.rabbitmq.ledger.place import Claim, identity_of, path_of, remove
 from dibs.brokers.rabbitmq.ledger.stream import OWN_ENTRIES, Batch, StreamReader, end_of
-from dibs.brokers.rabbitmq.ledger.streams import Streams
+from dibs.brokers.rabbitmq.ledger.streams import Streams, refusal
 from dibs.brokers.rabbitmq.link import Link
 from dibs.errors import AccessRefused, BrokerUnavailable, LedgerUnavailable
 from dibs.url import Address
 
 _log = logging.getLogger("dibs.rabbitmq")
+
+T = TypeVar("T")
 
 #: How long what came waits for more, so that it is written together; and how much is written together at the most.
 _GATHERED_WITHIN, _MOST_GATHERED = 0.005, 2000
@@ -107,18 +109,22 @@ class Follower:
                     f"{self._timeout:g} s. Is its file system full, or who writes it stopped?"
                 )
 
-    @contextlib.contextmanager
-    def view(self) -> Iterator[sqlite3.Connection]:
-        """Have a connection to the index, to ask it.
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `question` finds in the index. One that turns out to be damaged is made anew, and asked again.
 
         Raises:
             LedgerUnavailable: it can't be read.
         """
-        try:
-            with contextlib.closing(_look(self.path)) as connection:
-                yield connection
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"The index at {self.path} can't be read: {error}.") from error
+        for is_again in (False, True):
+            try:
+                with contextlib.closing(_look(self.path)) as connection:
+                    return question(connection)
+            except sqlite3.Error as error:
+                if is_again or not _is_damage(error):
+                    raise LedgerUnavailable(f"The index at {self.path} can't be read: {error}.") from error
+                self._link.run(partial(self._replace, str(error)), self._timeout, self._doing)
+            self.refresh()
+        raise AssertionError  # the second time returns, or raises
 
     def close(self) -> None:
         """Let go of the connection, and of the index. Safe to call twice."""
@@ -148,6 +154,14 @@ class Follower:
             self._make_anew("it ends before what was read of it")
         await self._follow(connection)  # even if there is nothing to read now, as others wait for what we write
         return end, self._place()
+
+    async def _replace(self, reason: str, connection: Connection) -> None:  # noqa: ARG002 -- what a link runs
+        """Do away with an index that can't be read."""
+        if self._index is not None:
+            self._make_anew(reason)
+            return
+        with self._writing():  # who writes it notices, and steps down
+            remove(self.path)
 
     async def _find_end(self, connection: Connection) -> int:
         while True:
@@ -318,22 +332,20 @@ class Follower:
                 faults.PRECONDITION_FAILED,
             }:
                 raise
-            raise _refusal(self._link.location, self._name, error) from error
+            raise refusal(self._link.location, self._name, error) from error
         except exceptions.ConnectionClosedByBroker as error:
             if faults.code_of(error) != faults.NOT_IMPLEMENTED:
                 raise
-            raise _refusal(self._link.location, self._name, error) from error
+            raise refusal(self._link.location, self._name, error) from error
 
 
 class _Changed(Exception):
     """The stream is not the one that was read."""
 
 
-def _refusal(location: str, name: str, error: BaseException) -> LedgerUnavailable:
-    return LedgerUnavailable(
-        f"{location} does not let this user read the ledger {name}: {faults.text_of(error)}. Everything else works. "
-        f"Grant the right to read it; it takes RabbitMQ 3.9 or later with streams enabled."
-    )
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # without one: somebody has removed the file
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _look(path: Path) -> sqlite3.Connection:

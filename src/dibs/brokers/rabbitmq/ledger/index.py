@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from dibs.brokers.rabbitmq.ledger import counting, entries, rows
+from dibs.brokers.rabbitmq.ledger import counting, entries, place, rows
 from dibs.brokers.rabbitmq.ledger.account import CANCELLED, DONE, Account
 from dibs.brokers.rabbitmq.ledger.entries import (
     Cancel,
@@ -129,14 +129,14 @@ class Index:
             self._open()
         except (sqlite3.DatabaseError, _Unusable) as error:
             if path.exists():
+                place.refuse_other(path)
                 _log.info("The index of the ledger can't be used, and is made anew. path=%s error=%s", path, error)
             self.make_anew()
 
     def make_anew(self) -> None:
         """Begin with an empty one."""
         self.close()
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        place.remove(self.path)
         os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._connection = _connect(self.path)
         self._connection.execute("PRAGMA journal_mode = WAL")

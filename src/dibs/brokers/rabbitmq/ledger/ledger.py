@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -84,8 +85,7 @@ class RabbitLedger:
     def job(self, id: str) -> JobInfo | None:  # noqa: A002 -- the word of the API
         """Return all that is known of a job. See `Ledger.job`."""
         self.refresh()
-        with self._follower().view() as connection:
-            found = tables.job(connection, id)
+        found = self._follower().ask(lambda connection: tables.job(connection, id))
         if found is None or found.status not in _WAITING:
             return found
         running = self._running().get(id)
@@ -97,18 +97,17 @@ class RabbitLedger:
         What runs is known from the workers alone, who tell of a hundred jobs each at the most.
         """
         self.refresh()
-        statuses = selection.statuses
-        with self._follower().view() as connection:
-            if statuses is not None and not statuses & (_RUNNING | _WAITING):
-                return tables.jobs(connection, selection, limit=limit, after=after)
-            running = self._running()
-            if statuses == _RUNNING:
-                return _only_running(
-                    selection, running, [tables.job(connection, job_id) for job_id in running], limit
-                )
-            if statuses is not None and "running" in statuses:  # they stand among those that wait
-                selection = msgspec.structs.replace(selection, statuses=statuses - _RUNNING | _WAITING)
-            page = tables.jobs(connection, selection, limit=limit, after=after)
+        statuses, ask = selection.statuses, self._follower().ask
+        if statuses is not None and not statuses & (_RUNNING | _WAITING):
+            return ask(lambda connection: tables.jobs(connection, selection, limit=limit, after=after))
+        running = self._running()
+        if statuses == _RUNNING:
+            found = ask(lambda connection: [tables.job(connection, job_id) for job_id in running])
+            return _only_running(selection, running, found, limit)
+        wanted = selection
+        if statuses is not None and "running" in statuses:  # they stand among those that wait
+            wanted = msgspec.structs.replace(selection, statuses=statuses - _RUNNING | _WAITING)
+        page = ask(lambda connection: tables.jobs(connection, wanted, limit=limit, after=after))
         told = [_as_running(job, *running[job.id]) if job.id in running else job for job in page.jobs]
         kept = [job for job in told if statuses is None or job.status in statuses]
         return msgspec.structs.replace(page, jobs=kept)
@@ -136,20 +135,17 @@ class RabbitLedger:
     def endings(self, ids: Collection[str]) -> dict[str, Ending]:
         """Return how those of these jobs ended that are over. See `Ledger.endings`."""
         self.refresh()
-        with self._follower().view() as connection:
-            return tables.endings(connection, ids)
+        return self._follower().ask(lambda connection: tables.endings(connection, ids))
 
     def minutes(self, since: int) -> list[Minute]:
         """Return what was recorded by minute and queue. See `Ledger.minutes`."""
         self.refresh()
-        with self._follower().view() as connection:
-            return history.minutes(connection, since)
+        return self._follower().ask(lambda connection: history.minutes(connection, since))
 
     def runs(self, since: int, *, limit: int) -> PastRuns:
         """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
         self.refresh()
-        with self._follower().view() as connection:
-            return history.runs(connection, since, now=now_ms(), limit=limit)
+        return self._follower().ask(lambda connection: history.runs(connection, since, now=now_ms(), limit=limit))
 
     def close(self) -> None:
         """Close what was opened here. Safe to call twice."""
@@ -218,10 +214,7 @@ class RabbitLedger:
         follower = self._follower()
         follower.refresh()
         ids = {question.id for question in asked}
-        with follower.view() as connection:
-            place = int(connection.execute(_PLACE).fetchone()[0])
-            endings = tables.endings(connection, ids)
-            known = {job_id for (job_id,) in connection.execute(_KNOWN, (json.dumps(list(ids)),))}
+        place, endings, known = follower.ask(lambda connection: _look_up(connection, ids))
         later = []
         for question in asked:
             job_id, future, is_ours = question
@@ -235,6 +228,13 @@ class RabbitLedger:
             elif future.set_running_or_notify_cancel():
                 future.set_result(None)
         return later
+
+
+def _look_up(connection: sqlite3.Connection, ids: Collection[str]) -> tuple[int, dict[str, Ending], set[str]]:
+    """Return how far the index is, how those of these jobs ended that are over, and which of them are known."""
+    place = int(connection.execute(_PLACE).fetchone()[0])
+    known = {job_id for (job_id,) in connection.execute(_KNOWN, (json.dumps(list(ids)),))}
+    return place, tables.endings(connection, ids), known
 
 
 def _as_running(job: JobInfo, running: Running, worker: Snapshot) -> JobInfo:

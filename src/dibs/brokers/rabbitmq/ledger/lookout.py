@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from pika import exceptions
 
@@ -30,15 +30,22 @@ _PAUSE = 1.0
 class Lookout:
     """What one process looks for. It comes through lost connections: the next one reads what was missed."""
 
-    def __init__(self, stream: str, on_ended: Callable[[Ended], None]) -> None:
+    def __init__(
+        self,
+        stream: str,
+        on_ended: Callable[[Ended], None],
+        on_refused: Callable[[Collection[str], BaseException], None],
+    ) -> None:
         """Look for nothing yet.
 
         Args:
             stream: the ledger's.
             on_ended: is called for each end of a job that is looked for.
+            on_refused: is called with the jobs that can't be looked for, as this user may not read the stream.
         """
         self._stream = stream
         self._on_ended = on_ended
+        self._on_refused = on_refused
         #: Each with since when it may have ended, in ms since 1970, or with the offset behind which it has.
         self._wanted: dict[str, tuple[int, int | None]] = {}
         #: Those of them that the next round looks for.
@@ -97,7 +104,10 @@ class Lookout:
                 pause = _GATHERED_WITHIN
             except exceptions.AMQPError as error:
                 if faults.code_of(error) == faults.ACCESS_REFUSED:
-                    break  # the index says so to whoever asks
+                    for job_id in looked:
+                        self._wanted.pop(job_id, None)
+                    self._on_refused(looked, error)
+                    continue
                 self._fresh |= looked & self._wanted.keys()
                 pause = _PAUSE
         self._round = None
@@ -131,7 +141,7 @@ class Lookout:
         for _, body in batch:
             for entry in entries.decode(body):
                 if isinstance(entry, Ended):
-                    if entry.id in self._wanted and entry.outcome != "retry":
+                    if entry.id in self._wanted and entry.is_final:
                         self._found.setdefault(entry.id, entry)
                 elif isinstance(entry, Replayed):
                     for job_id in entry.ids:
@@ -141,7 +151,7 @@ class Lookout:
         wanted = self._wanted
         for _, body in batch:
             for entry in entries.decode(body):
-                if isinstance(entry, Ended) and entry.id in wanted and entry.outcome != "retry":
+                if isinstance(entry, Ended) and entry.id in wanted and entry.is_final:
                     self._tell(entry)
 
     def _tell(self, entry: Ended) -> None:

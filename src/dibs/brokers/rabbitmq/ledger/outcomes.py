@@ -114,9 +114,9 @@ def _split(holds: list[Hold]) -> Iterable[tuple[list[Hold], bytes]]:
 
 
 def _answers_of(holds: Sequence[Hold]) -> list[Answer]:
-    """Return what is said to the processes that wait for these: one message to each."""
+    """Return what is said to the processes that wait for these, as far as they are over: one message to each."""
     waited: dict[str, list[Ended]] = {}
     for hold in holds:
-        if hold.reply_to is not None and hold.entry is not None:
+        if hold.reply_to is not None and hold.entry is not None and hold.entry.is_final:
             waited.setdefault(hold.reply_to, []).append(hold.entry)
     return [Answer(queue, entries.encode(ended)) for queue, ended in waited.items()]

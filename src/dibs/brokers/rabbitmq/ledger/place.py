@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import sqlite3
 from pathlib import Path
 
 from dibs.url import Address
+
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
 def path_of(address: Address, stream: str) -> Path:
@@ -29,6 +33,25 @@ def identity_of(address: Address, stream: str) -> str:
     """Return what tells a stream from all others. Neither user nor password are in it."""
     hosts = ",".join(f"{host}:{port or ''}" for host, port in address.hosts)
     return f"{hosts}/{address.path or '/'} {stream}"
+
+
+def refuse_other(path: Path) -> None:
+    """Raise where another database stands in the place, such as a queue: a slip in the URL is not to cost it.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    with contextlib.suppress(sqlite3.Error):  # no database, or a damaged one
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            names = {name for (name,) in connection.execute(_TABLES)}
+        if names and "dibs_index" not in names:
+            raise FileExistsError(errno.EEXIST, "another database stands there", str(path))
+
+
+def remove(path: Path) -> None:
+    """Remove an index, if there is one."""
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
 class Claim:

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,7 +25,7 @@ from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.entries import Ended
 from dibs.brokers.rabbitmq.ledger.lookout import Lookout
-from dibs.brokers.rabbitmq.ledger.streams import Streams
+from dibs.brokers.rabbitmq.ledger.streams import Streams, refusal
 from dibs.brokers.rabbitmq.link import Link
 from dibs.errors import AccessRefused, DibsError
 from dibs.ledger.life import Ending
@@ -69,7 +69,7 @@ class Replies:
         #: What was told and nobody has asked for, oldest first.
         self._remembered: OrderedDict[str, Ended] = OrderedDict()
         self._remembered_bytes = 0
-        self._lookout = Lookout(self._names.ledger, self._on_ended)
+        self._lookout = Lookout(self._names.ledger, self._on_ended, self._on_unreadable)
         #: The answers to roll calls that go on, by what these are marked with.
         self._calls: dict[str, tuple[list[Snapshot], asyncio.Event]] = {}
         self._link = Link(address, "replies", self)
@@ -121,6 +121,14 @@ class Replies:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(error)
         self._waiting.clear()
+
+    def _on_unreadable(self, ids: Collection[str], error: BaseException) -> None:
+        """Tell those that wait for these jobs, which may be over, that nobody would ever say so."""
+        why = refusal(self._link.location, self._names.ledger, error)
+        for job_id in ids:
+            for future in self._waiting.pop(job_id, ()):
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(why)
 
     async def _set_up(self, connection: Connection) -> None:
         """Make the queue. Where that can't be, all is looked for in the stream."""
@@ -179,7 +187,7 @@ class Replies:
         call = fields.decode(properties.data).get("correlation_id")
         if call is None:
             for entry in entries.decode(body):
-                if isinstance(entry, Ended):
+                if isinstance(entry, Ended) and entry.is_final:
                     self._on_ended(entry)
         elif call in self._calls:
             answers, is_news = self._calls[call]

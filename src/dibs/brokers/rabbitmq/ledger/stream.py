@@ -7,12 +7,13 @@ remembers the offset. It knows bodies, not what they say.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
 
 from pika.exceptions import AMQPError, ChannelClosedByClient
 
 from dibs.brokers.rabbitmq.channel import Channel, Connection
-from dibs.brokers.rabbitmq.ledger.sieve import Sieve, Tap
+from dibs.brokers.rabbitmq.sieve import Sieve, Tap
 
 #: Where to begin: "first", behind the newest with "next", at an offset, or so long ago, by the server's clock ("90s";
 #: it may be some entries earlier).
@@ -30,6 +31,33 @@ _ACKNOWLEDGED_WITHIN = 1.0
 OWN_ENTRIES = 16
 #: More than the last chunk of a stream can have, which `end_of` wants to have whole.
 _LARGEST_WINDOW = 65535
+#: The header that servers put on what they deliver from a stream, with the type of its value: a signed number of
+#: eight bytes.
+_OFFSET = b"\x0fx-stream-offsetl"
+_LONG = struct.Struct(">q")
+
+
+class StreamTap(Tap):
+    """Offsets and bodies of one stream, in its order."""
+
+    def __init__(self, on_batch: Callable[[Batch], None]) -> None:
+        super().__init__()
+        self._on_batch = on_batch
+        self._batch: Batch = []
+        self._offset = -1
+
+    def take(self, body: bytes) -> None:
+        """Take in an entry."""
+        found = self.header.find(_OFFSET)
+        # It is always there. Should it not be, the next number is the best guess.
+        self._offset = _LONG.unpack_from(self.header, found + len(_OFFSET))[0] if found >= 0 else self._offset + 1
+        self._batch.append((self._offset, body))
+
+    def hand_on(self) -> None:
+        """Hand on what came."""
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._on_batch(batch)
 
 
 class StreamReader:
@@ -44,7 +72,7 @@ class StreamReader:
         self._channel = channel
         #: Is called with what came.
         self.on_batch = on_batch
-        self._tap = Tap(self._take)
+        self._tap = StreamTap(self._take)
         self._acknowledged = 0
         self._is_cancelled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -181,7 +209,7 @@ async def _glance(connection: Connection, name: str, start: Start, window: int) 
     def take(batch: Batch) -> None:
         seen.extend((batch[0][0], batch[-1][0]))
 
-    tap = Tap(take)
+    tap = StreamTap(take)
     await _consume(channel, tap, name, start, window)
     # What is there for a new consumer the server's channel learns from the stream. That there is nothing is sure when
     # the channel has asked the stream twice more: the second question was sent when the first was answered, and it

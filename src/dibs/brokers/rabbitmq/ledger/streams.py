@@ -84,3 +84,11 @@ async def _declare(connection: Connection, name: str, arguments: Mapping[str, ob
         channel = await Channel.open(connection)
     await channel.call(channel.raw.queue_bind, queue=name, exchange=name, routing_key="")
     await channel.close()
+
+
+def refusal(location: str, name: str, error: BaseException) -> LedgerUnavailable:
+    """Return what is told to who would read a ledger and may not."""
+    return LedgerUnavailable(
+        f"{location} does not let this user read the ledger {name}: {faults.text_of(error)}. Everything else works. "
+        f"Grant the right to read it; it takes RabbitMQ 3.9 or later with streams enabled."
+    )

@@ -1,60 +1,64 @@
 """Takes what is delivered on some channels out of a connection's bytes, before pika makes objects of it.
 
 pika makes three objects of each message and copies the rest of its buffer for each frame: 8,000 messages a second are
-all that gets through. Streams are read in millions, so theirs are cut out here, many at a time. What is not a
-delivery, and all of the other channels, goes on to pika as it came. Knows frames, and the one header that servers put
-on what they deliver from a stream.
+all that gets through. Jobs and streams come faster, so they are cut out here, many at a time. What is not a delivery,
+and all of the other channels, goes on to pika as it came. Knows frames, and not what is in them.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 from dibs.brokers.rabbitmq.channel import Connection
 
 _FRAME = struct.Struct(">BHI")
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _DELIVER = b"\x00\x3c\x00\x3c"
-_LONG = struct.Struct(">q")
 _SIZE = struct.Struct(">Q")
-#: The header, with the type of its value: a signed number of eight bytes.
-_OFFSET = b"\x0fx-stream-offsetl"
 
 
 class Tap:
-    """What is cut out for one channel."""
+    """What is cut out for one channel, which must be sent nothing but deliveries that has a body."""
 
-    def __init__(self, on_batch: Callable[[list[tuple[int, bytes]]], None]) -> None:
-        """Have batches of offsets and bodies handed to `on_batch`, in the order of the stream."""
-        self.on_batch = on_batch
-        #: The delivery tag of the newest message, whole or not.
-        self.tag = 0
-        self.batch: list[tuple[int, bytes]] = []
-        #: The offset of the message that is coming in, what of its body is still to come, and what came.
-        self.offset = -1
-        self.left = 0
-        self.pieces: list[bytes] = []
+    def __init__(self) -> None:
+        #: The arguments of the newest delivery, whole or not: consumer tag, delivery tag and what follows.
+        self.method = b""
+        #: Its header frame's payload.
+        self.header = b""
+        #: What of its body is still to come, and what came.
+        self._left = 0
+        self._pieces: list[bytes] = []
+
+    @property
+    def tag(self) -> int:
+        """The delivery tag of the newest message, whole or not."""
+        return _SIZE.unpack_from(self.method, 1 + self.method[0])[0] if self.method else 0
 
     def begin(self, header: bytes) -> None:
         """Take the header frame's payload."""
-        found = header.find(_OFFSET)
-        # It is always there. Should it not be, the next number is the best guess.
-        self.offset = _LONG.unpack_from(header, found + len(_OFFSET))[0] if found >= 0 else self.offset + 1
-        self.left = _SIZE.unpack_from(header, 4)[0]
-        if not self.left:
-            self.batch.append((self.offset, b""))
+        self.header = header
+        self._left = _SIZE.unpack_from(header, 4)[0]
+        if not self._left:
+            self.take(b"")
 
     def add(self, piece: bytes) -> None:
         """Take a body frame's payload."""
-        self.left -= len(piece)
-        if self.left > 0:
-            self.pieces.append(piece)
+        self._left -= len(piece)
+        if self._left > 0:
+            self._pieces.append(piece)
             return
-        if self.pieces:
-            piece = b"".join((*self.pieces, piece))
-            self.pieces.clear()
-        self.batch.append((self.offset, piece))
+        if self._pieces:
+            piece = b"".join((*self._pieces, piece))
+            self._pieces.clear()
+        self.take(piece)
+
+    def take(self, body: bytes) -> None:
+        """Take in a message that is whole."""
+        raise NotImplementedError
+
+    def hand_on(self) -> None:
+        """Hand on what was taken in since the last call. Called once for all that was received at once."""
+        raise NotImplementedError
 
 
 class Sieve:
@@ -67,6 +71,7 @@ class Sieve:
         #: The beginning of a frame whose rest has not come yet.
         self._rest = connection.take_received()
         connection.sieve = self
+        connection.read_much()
 
     @classmethod
     def of(cls, connection: Connection) -> Sieve:
@@ -100,16 +105,14 @@ class Sieve:
             elif kind == _HEADER:
                 tap.begin(buffer[offset + 7 : end - 1])
             elif buffer[offset + 7 : offset + 11] == _DELIVER:
-                tap.tag = _SIZE.unpack_from(buffer, offset + 12 + buffer[offset + 11])[0]
+                tap.method = buffer[offset + 11 : end - 1]
             else:
                 others.append(buffer[offset:end])
             offset = end
         self._rest = buffer[offset:]
         for tap in tuple(taps.values()):
-            if tap.batch:
-                batch, tap.batch = tap.batch, []
-                tap.on_batch(batch)
-        if not taps:  # nothing is read any more: jobs need not come this way
+            tap.hand_on()
+        if not taps:  # what is left need not come this way
             self._connection.sieve = None
             others.append(self._rest)
         return b"".join(others)
