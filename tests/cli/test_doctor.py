@@ -24,7 +24,7 @@ def test_a_problem_is_told_with_why_and_what_mends_it(shell: Shell) -> None:
 
     ran = shell.dibs("doctor")
 
-    assert ran.code == 10
+    assert ran.code == 9
     assert ran.out.splitlines()[1:] == [
         "",
         "problem: 1 job ready in queue 'plain', and nobody consumes it.  [nobody-consumes]",
@@ -48,7 +48,7 @@ def test_a_warning_alone_is_no_failure(shell: Shell) -> None:
 def test_no_file_is_a_problem_and_none_is_made(shell: Shell) -> None:
     ran = shell.dibs("doctor", "--app", "tasks:app", "--json")
 
-    assert ran.code == 10
+    assert ran.code == 9
     assert [told["name"] for told in ran.json()["findings"]] == ["store-unusable"]
     assert not (shell.directory / "queue.db").exists()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dibs.doctor.scene import Scene
 
 #: The exit code where a problem was found.
-_SICK = 10
+_SICK = 9
 #: Seconds that the broker may take to answer.
 _PATIENCE = 5.0
 
@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "doctor",
         help="say what is wrong with what dibs runs on, and how to mend it",
         description="Look at the broker, the queues, the workers and the jobs, and say what is wrong: what, why it "
-        "matters, and what mends it. Changes nothing. Exit code 10: there is a problem; warnings and notes alone: 0.",
+        "matters, and what mends it. Changes nothing. Exit code 9: there is a problem; warnings and notes alone: 0.",
     )
     parser.add_argument("names", nargs="*", metavar="QUEUE", help="these too, where the broker can't list its queues")
     parser.add_argument("--deep", action="store_true", help="read the whole SQLite file, however long that takes")

@@ -57,8 +57,7 @@ exit codes:
   6  dibs result: it was cancelled
   7  dibs result: it is not over yet
   8  dibs result: it is done, and its result is not kept
-  9  dibs status --check: no worker consumes a queue
-  10  dibs doctor found a problem
+  9  dibs doctor found a problem; dibs status --check: no worker consumes a queue
   130  interrupted
 
 environment:
