@@ -23,9 +23,9 @@ _FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's own Chromium."""
+    """The system's own Chromium. Playwright runs an event loop on this thread, so it must end with the file."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert found, "There is no Chromium. tools/setup system installs it."
     expect.set_options(timeout=20_000)

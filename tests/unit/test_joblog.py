@@ -144,11 +144,13 @@ def test_lines_are_cut_and_shown_whole_and_a_traceback_is_several(shop: logging.
 def bare_root() -> Iterator[logging.Logger]:
     """Have the root logger as Python has it at first. No fixture: pytest adds its own handlers behind those."""
     logger = logging.getLogger()
-    handlers, level = logger.handlers, logger.level
+    handlers, level, known = logger.handlers, logger.level, logger.manager.loggerDict
     logger.handlers = []
     logger.setLevel(logging.WARNING)
+    # What other tests in this process have imported may have handlers of its own.
+    logger.manager.loggerDict = {name: one for name, one in known.items() if name.partition(".")[0] == "shop"}
     yield logger
-    logger.handlers = handlers
+    logger.handlers, logger.manager.loggerDict = handlers, known
     logger.setLevel(level)
 
 

@@ -252,7 +252,7 @@ def _make_another(path: Path) -> None:
         connection.commit()
 
 
-@pytest.mark.parametrize("spoil", [_cut_short, _empty, _overwrite, _make_older, _make_foreign, _make_another])
+@pytest.mark.parametrize("spoil", [_cut_short, _empty, _overwrite, _make_older, _make_another])
 def test_a_file_that_can_not_be_used_is_made_anew_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
 ) -> None:
@@ -268,6 +268,18 @@ def test_a_file_that_can_not_be_used_is_made_anew_and_that_is_said(
 
     assert "made anew" in caplog.text
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    path.touch()
+    _make_foreign(path)
+    before = path.read_bytes()
+
+    with pytest.raises(FileExistsError):
+        Index(path, "s")
+
+    assert path.read_bytes() == before
 
 
 def test_an_index_is_opened_where_it_ended(tmp_path: Path) -> None:
