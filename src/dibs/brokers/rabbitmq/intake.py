@@ -127,8 +127,12 @@ class Intake:
         lane = self._lane
         if lane is None:
             return
-        # What is over makes room for another one, as soon as the ledger has it.
-        held = sum(hold.subscription == self._subscription and not hold.is_over for hold in lane.open.values())
+        # What is over makes room for another one as soon as the ledger has it; what is to be published again first may
+        # take as long as an alarm does.
+        held = sum(
+            hold.subscription == self._subscription and (hold.record is not None or not hold.is_over)
+            for hold in lane.open.values()
+        )
         self._widen(lane, min(room - max(0, self.capacity - held), self.limit - self.capacity))
 
     async def stop(self, _: Connection) -> None:
