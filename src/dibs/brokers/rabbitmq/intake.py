@@ -127,8 +127,8 @@ class Intake:
         lane = self._lane
         if lane is None:
             return
-        # What is over makes room for another one as soon as the ledger has it; what is to be published again first may
-        # take as long as an alarm does.
+        # What is over makes room for another one as soon as the ledger has it; what is to be published again first
+        # may take as long as an alarm does.
         held = sum(
             hold.subscription == self._subscription and (hold.record is not None or not hold.is_over)
             for hold in lane.open.values()
