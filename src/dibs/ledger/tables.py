@@ -25,7 +25,7 @@ SCHEMA_VERSION = 2
 _STATUSES: tuple[Status, ...] = ("ready", "delayed", "running", "dead", "done", "cancelled")
 _DELAYED, _DEAD = 1, 3
 #: The last millisecond whose year has four digits.
-_LAST_MS = 253_402_300_799_999
+LAST_MS = 253_402_300_799_999
 #: Behind all places in the line.
 _END = 2**63 - 1
 #: Behind all names, as SQLite compares them.
@@ -273,11 +273,11 @@ def _to_info(
         priority=priority,
         attempt=max(1, attempt),
         crashes=max(0, crashes),
-        enqueued=_read_time(enqueued),
-        due=_read_time(due),
-        expires=_read_time(expires),
-        started=_read_time(started),
-        ended=_read_time(ended),
+        enqueued=read_time(enqueued),
+        due=read_time(due),
+        expires=read_time(expires),
+        started=read_time(started),
+        ended=read_time(ended),
         worker=worker,
         reason=reason,
         error=None if private else error,
@@ -294,8 +294,8 @@ def _to_run(values: tuple[Any, ...], *, is_private: bool) -> RunInfo:
     attempt, started, ended, worker, outcome, error = values
     return RunInfo(
         attempt=attempt,
-        started=_read_time(started),
-        ended=_read_time(ended),
+        started=read_time(started),
+        ended=read_time(ended),
         worker=worker,
         outcome=outcome,
         error=None if is_private else error,
@@ -318,9 +318,9 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: str | None) -> Any:
         return None
 
 
-def _read_time(ms: int | None) -> int | None:
+def read_time(ms: int | None) -> int | None:
     """Return a time as it is stored, moved to the nearest one that a calendar has."""
-    return None if ms is None else max(0, min(ms, _LAST_MS))
+    return None if ms is None else max(0, min(ms, LAST_MS))
 
 
 def _to_place(after: str) -> int:

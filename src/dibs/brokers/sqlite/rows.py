@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from dibs.ledger.tables import LAST_MS, read_time
 from dibs.message import Message
 from dibs.outcome import DeadLetter
 
@@ -27,8 +28,6 @@ INSERT INTO dibs_jobs (id, queue, state, priority, due, expires, attempt, crashe
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: The last millisecond whose year has four digits.
-_LAST_MS = 253_402_300_799_999
 #: Headers may be nested so deep: what was read is written again, from wherever the stack stands then.
 _DEEPEST = 64
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
@@ -78,12 +77,12 @@ def to_message(values: Sequence[Any], queue: str) -> Message:
         attempt=max(1, attempt),
         crashes=max(0, crashes),
         is_suspect=bool(suspect),
-        enqueued=_read_time(enqueued),
-        due=_read_time(due),
-        expires=_read_time(expires),
-        unknown_since=_read_time(unknown_since),
+        enqueued=read_time(enqueued),
+        due=read_time(due),
+        expires=read_time(expires),
+        unknown_since=read_time(unknown_since),
         error=error,
-        keep=(keep if 0 <= keep <= _LAST_MS else max(0, min(keep, _LAST_MS))) / 1000,
+        keep=(keep if 0 <= keep <= LAST_MS else max(0, min(keep, LAST_MS))) / 1000,
         is_private=bool(private),
     )
 
@@ -95,14 +94,9 @@ def to_letter(values: Sequence[Any], queue: str) -> DeadLetter:
         message=to_message(values, queue),
         reason=reason or "",
         error=death_error or "",
-        died=_read_time(died),
+        died=read_time(died),
         worker=worker,
     )
-
-
-def _read_time(ms: int | None) -> int | None:
-    """Return a time as it is stored, moved to the nearest one that a calendar has."""
-    return None if ms is None else max(0, min(ms, _LAST_MS))
 
 
 def _read_object(text: str) -> dict[str, Any]:
