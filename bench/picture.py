@@ -59,7 +59,7 @@ def _heading(key: str, metric: Metric, store: Store) -> str:
 def _panel(heading: str, bars: list[tuple[str, float]], metric: Metric, y: int) -> Iterator[str]:
     longest = max(value for _, value in bars) or 1.0
     yield f'<text class="title" x="8" y="{y}">{escape(heading)}</text>'
-    classes = {Kind.DIBS: "dibs", Kind.PEER: "bar", Kind.FLOOR: "floor"}
+    classes = {Kind.DIBS: "dibs", Kind.PEER: "bar", Kind.WITHOUT: "floor", Kind.FLOOR: "floor"}
     for line, (name, value) in enumerate(bars, start=1):
         top = y + line * _LINE
         width = max(round(value / longest * (_WIDTH - _LABELS - _VALUES)), 1)

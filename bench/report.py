@@ -14,6 +14,7 @@ from bench.systems import SYSTEMS
 from bench.targets import Target, targets
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+_DIBS = (Kind.DIBS, Kind.WITHOUT)
 _WARNING = "This was a quick run: it shows that all works. Its figures mean nothing."
 
 
@@ -65,7 +66,7 @@ def losses(results: Results) -> Iterator[str]:
                 continue
             for name in results.figures[key]:
                 other = results.median(key, name)
-                if SYSTEMS[name].store is not store or name == own.name or other is None:
+                if SYSTEMS[name].store is not store or SYSTEMS[name].kind in _DIBS or other is None:
                     continue
                 if (other > value) if metric.more_is_better else (other < value):
                     title = _title(key, metric)
@@ -125,8 +126,8 @@ def _notes(results: Results, metrics: dict[str, Metric]) -> Iterator[str]:
 
 
 def _taking_part(results: Results, store: Store) -> list[System]:
-    """Return the systems of a store in the order of the tables: dibs, the peers, the floor."""
-    order = [Kind.DIBS, Kind.PEER, Kind.FLOOR]
+    """Return the systems of a store in the order of the tables: dibs, the peers, dibs without a part, the floor."""
+    order = [Kind.DIBS, Kind.PEER, Kind.WITHOUT, Kind.FLOOR]
     found = [s for s in SYSTEMS.values() if s.store is store and s.name in results.versions]
     return sorted(found, key=lambda system: order.index(system.kind))
 

@@ -19,9 +19,9 @@ from bench import venvs
 from bench.figures import in_turn
 from bench.results import Results, save
 from bench.rig import ROOT, Rig, open_rig
-from bench.scenario import Part, Scenario, Size, why_not
+from bench.scenario import Part, Scenario, Size, is_asked, why_not
 from bench.servers import Servers
-from bench.system import Kind, System
+from bench.system import System
 
 
 class Runner:
@@ -61,7 +61,7 @@ class Runner:
             for scenario in self._scenarios
             for part in scenario.parts(self._size)
             for system in self._systems
-            if _is_asked(system, scenario) and not why_not(system, scenario, part)
+            if is_asked(system, scenario) and not why_not(system, scenario, part)
         )
 
     def _set_up(self) -> None:
@@ -81,7 +81,7 @@ class Runner:
         self.results.metrics |= dict(zip(keys, part.metrics, strict=True))
         able = []
         for system in self._systems:
-            if system.name in self._pythons and _is_asked(system, scenario):
+            if system.name in self._pythons and is_asked(system, scenario):
                 if reason := why_not(system, scenario, part):
                     for key in keys:
                         self.results.excuse(key, system.name, reason)
@@ -111,10 +111,6 @@ class Runner:
             note = f" ({reading.note})" if reading.note else ""
             _say(f"{key}: {system.name} {value}{lost}{note}")
         return True
-
-
-def _is_asked(system: System, scenario: Scenario) -> bool:
-    return scenario.is_for_peers or system.kind is Kind.DIBS
 
 
 def _conditions(folder: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.figures import Metric, Reading
 from bench.rig import Rig
-from bench.system import System
+from bench.system import Kind, System
 
 #: Gives the system that is measured, in an empty place.
 Open = Callable[[], AbstractContextManager[Rig]]
@@ -122,6 +122,13 @@ class Scenario:
     parts: Callable[[Size], tuple[Part, ...]]
     #: Whether peers are asked too.
     is_for_peers: bool = True
+
+
+def is_asked(system: System, scenario: Scenario) -> bool:
+    """Tell whether a system takes part in a scenario."""
+    if system.scenarios:
+        return scenario.name in system.scenarios
+    return scenario.is_for_peers or system.kind is Kind.DIBS
 
 
 def why_not(system: System, scenario: Scenario, part: Part) -> str | None:

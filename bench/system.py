@@ -16,6 +16,8 @@ class Kind(Enum):
 
     DIBS = "dibs"
     PEER = "peer"
+    #: dibs without a part of it, to show what that part costs.
+    WITHOUT = "without"
     #: Not a work queue but the limit that one runs into: the bare driver.
     FLOOR = "floor"
 
@@ -72,3 +74,5 @@ class System:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: What it can't do, by metric or scenario, and why; shown as a dash.
     lacks: Mapping[str, str] = field(default_factory=dict)
+    #: The scenarios that it takes part in; empty: all.
+    scenarios: frozenset[str] = frozenset()

@@ -90,6 +90,7 @@ def _ratio(value: float | None, base: float | None) -> float | None:
 _S, _R = Store.SQLITE, Store.RABBITMQ
 _AT_MOST = ", at most"
 _LEAST = "× the best peer that lost nothing"
+_UNRECORDED = "× without the ledger"
 _GOALS: dict[Store, list[tuple[str, float, str, Look]]] = {
     _S: [
         ("enqueue, one by one", 0.8, "× bare sqlite3", _against(_S, "enqueue.one", "sqlite3")),
@@ -121,6 +122,8 @@ _GOALS: dict[Store, list[tuple[str, float, str, Look]]] = {
         ("drain, `-p 1 -c 8`", 15_000, "jobs/s", _own(_R, "drain.slots")),
         ("drain, `-p 1 -c 8`", 4, _LEAST, _against_best(_R, "drain.slots")),
         ("drain, `-p 1 -c 8`", 0.9, "× plain pika at prefetch 100", _against(_R, "drain.slots", "pika-100")),
+        ("drain, `-p 1 -c 1`", 0.85, _UNRECORDED, _against(_R, "drain.slot", "dibs-no-ledger")),
+        ("drain, `-p 1 -c 8`", 0.85, _UNRECORDED, _against(_R, "drain.slots", "dibs-no-ledger")),
         ("latency, p50", 2, f"ms{_AT_MOST}", _own(_R, "latency.p50")),
         ("latency, p99", 6, f"ms{_AT_MOST}", _own(_R, "latency.p99")),
         ("idle worker tree", 0.2, f"% of a core{_AT_MOST}", _own(_R, "latency.cpu")),

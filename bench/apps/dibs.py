@@ -9,7 +9,8 @@ from bench import job
 from dibs import Dibs
 
 _URL = os.environ["BENCH_URL"]
-app = Dibs(_URL if "://" in _URL else f"sqlite:///{_URL}")
+_OPTIONS = os.environ.get("BENCH_URL_OPTIONS", "")
+app = Dibs(f"{_URL}{_OPTIONS}" if "://" in _URL else f"sqlite:///{_URL}")
 
 
 @app.task

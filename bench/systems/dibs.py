@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from bench.system import Kind, Load, Store, System
@@ -14,6 +15,20 @@ def _worker(load: Load) -> Sequence[Sequence[str]]:
 
 
 _CONFIGURATION = "`-p EXECUTORS -c SLOTS`, else as it comes"
+
+_RABBITMQ = System(
+    name="dibs-rabbitmq",
+    kind=Kind.DIBS,
+    store=Store.RABBITMQ,
+    app=_APP,
+    requirements=(),
+    packages=("dibs", "msgspec", "pika"),
+    statement="from dibs import Dibs",
+    worker=_worker,
+    durability="the only way: quorum queue, persistent, confirmed, mandatory; acknowledged after the run",
+    configuration=_CONFIGURATION,
+    help_command=("dibs", "--help"),
+)
 
 SYSTEMS = (
     System(
@@ -29,17 +44,13 @@ SYSTEMS = (
         configuration=_CONFIGURATION,
         help_command=("dibs", "--help"),
     ),
-    System(
-        name="dibs-rabbitmq",
-        kind=Kind.DIBS,
-        store=Store.RABBITMQ,
-        app=_APP,
-        requirements=(),
-        packages=("dibs", "msgspec", "pika"),
-        statement="from dibs import Dibs",
-        worker=_worker,
-        durability="the only way: quorum queue, persistent, confirmed, mandatory; acknowledged after the run",
-        configuration=_CONFIGURATION,
-        help_command=("dibs", "--help"),
+    _RABBITMQ,
+    dataclasses.replace(
+        _RABBITMQ,
+        name="dibs-no-ledger",
+        kind=Kind.WITHOUT,
+        configuration=f"{_CONFIGURATION}; `?ledger=off`: nothing is recorded of jobs",
+        environment={"BENCH_URL_OPTIONS": "?ledger=off"},
+        scenarios=frozenset({"enqueue", "drain"}),
     ),
 )

@@ -22,7 +22,7 @@ from bench.processes import Tree
 from bench.records import Record, Records, summary
 from bench.report import BEGIN, END, cell, losses, markdown, replace_section, text
 from bench.results import Results, load, save
-from bench.scenario import FULL, QUICK, why_not
+from bench.scenario import FULL, QUICK, is_asked, why_not
 from bench.scenarios import SCENARIOS
 from bench.system import Load, Store
 from bench.systems import SYSTEMS
@@ -158,13 +158,20 @@ def test_a_part_that_a_system_lacks_is_not_asked_of_it() -> None:
     assert why_not(SYSTEMS["huey"], SCENARIOS["enqueue"], one) is None
 
 
+def test_dibs_without_its_ledger_is_asked_where_the_ledger_has_work() -> None:
+    asked = {name for name, scenario in SCENARIOS.items() if is_asked(SYSTEMS["dibs-no-ledger"], scenario)}
+
+    assert asked == {"enqueue", "drain"}
+
+
 def test_a_target_asks_for_something_that_is_measured() -> None:
     everything = Results()
     for name, scenario in SCENARIOS.items():
         for part in scenario.parts(FULL):
             for metric in part.metrics:
-                for system in SYSTEMS:
-                    everything.add(f"{name}.{metric.key}", system, Reading(1.0))
+                for system in SYSTEMS.values():
+                    if is_asked(system, scenario):
+                        everything.add(f"{name}.{metric.key}", system.name, Reading(1.0))
 
     assert [target.what for target in targets() if target.look(everything) is None] == []
 
@@ -215,6 +222,13 @@ def test_the_report_says_where_dibs_loses() -> None:
 
     assert [line.partition(": ")[2].partition(",")[0] for line in lines] == ["huey 2", "sqlite3 (no work queue) 3"]
     assert "a worker's death loses it" in lines[0]
+
+
+def test_dibs_does_not_lose_to_itself() -> None:
+    found = results(**{"dibs-rabbitmq": 1000.0, "dibs-no-ledger": 2000.0})
+
+    assert list(losses(found)) == []
+    assert "dibs-no-ledger (RabbitMQ)" in text(found)
 
 
 def test_a_peer_that_failed_is_shown_with_the_reason() -> None:
