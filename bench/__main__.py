@@ -14,7 +14,7 @@ from bench.picture import svg
 from bench.report import markdown, replace_section, text
 from bench.results import Results, load, to_json
 from bench.rig import ROOT
-from bench.runner import Runner
+from bench.runner import OtherRun, Runner
 from bench.scenario import FULL, QUICK
 from bench.scenarios import SCENARIOS
 from bench.systems import SYSTEMS
@@ -45,7 +45,14 @@ def main(words: Sequence[str] | None = None) -> int:
         size = QUICK if options.quick else FULL
         size = replace(size, rounds=options.rounds or size.rounds)
         options.folder.mkdir(parents=True, exist_ok=True)
-        runner = Runner(systems, scenarios, size, options.folder.resolve())
+        found = options.folder / "results.json"
+        try:
+            earlier = load(found) if options.go_on else None
+            runner = Runner(systems, scenarios, size, options.folder.resolve(), earlier)
+        except FileNotFoundError:
+            parser.error(f"There is nothing to go on with: {found} is not there. Leave out --go-on.")
+        except OtherRun as error:
+            parser.error(str(error))
         _announce(runner.expected_seconds(), len(systems), size.rounds)
         results = runner.run()
     if options.docs and results.is_quick:
@@ -68,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, metavar="N", help=f"readings of each figure ({FULL.rounds})")
     parser.add_argument(
         "--quick", action="store_true", help="a smoke run of a minute: tiny, once, and without peers unless named"
+    )
+    parser.add_argument(
+        "--go-on", action="store_true", help="measure only what the folder's results.json has not, of the same commit"
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help=f"write benchmarks.md and {_PICTURE} there")

@@ -82,14 +82,15 @@ def losses(results: Results) -> Iterator[str]:
 def _lines(results: Results, *, is_markdown: bool) -> Iterator[str]:
     if results.is_quick:
         yield from (_WARNING, "")
-    for name, metrics in groupby(results.metrics.items(), key=lambda item: item[0].partition(".")[0]):
+    order = list(SCENARIOS)
+    found = sorted(results.metrics.items(), key=lambda item: order.index(_scenario(item[0])))
+    for name, metrics in groupby(found, key=lambda item: _scenario(item[0])):
         yield from _section(results, name, dict(metrics), is_markdown=is_markdown)
     yield from _titled("Targets", is_markdown=is_markdown)
     rows = [_target_row(target, results) for target in targets() if is_markdown or target.look(results) is not None]
     yield from _table(["Store", "Figure", "Goal", "dibs", ""], rows, is_markdown=is_markdown)
     yield from _titled("Where dibs loses", is_markdown=is_markdown)
-    found = list(losses(results))
-    yield from [f"- {line}" for line in found] or ["Nowhere, among what was measured."]
+    yield from [f"- {line}" for line in losses(results)] or ["Nowhere, among what was measured."]
     yield ""
     yield from _titled("What was compared", is_markdown=is_markdown)
     yield from _systems(results)
@@ -155,6 +156,10 @@ def _systems(results: Results) -> Iterator[str]:
             yield f"- {_label(system)}: {versions or 'of Python'}. Durable by {system.durability}.{weaker}"
             yield f"  Set up as {system.configuration}."
     yield ""
+
+
+def _scenario(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _title(key: str, metric: Metric) -> str:

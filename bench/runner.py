@@ -23,6 +23,13 @@ from bench.scenario import Part, Scenario, Size, is_asked, why_not
 from bench.servers import Servers
 from bench.system import System
 
+#: What a figure depends on, in the repository.
+_MEASURED = ("src", "bench")
+
+
+class OtherRun(Exception):
+    """The results at hand are not of this code, or not of this size."""
+
 
 class Runner:
     """Runs scenarios on systems.
@@ -32,24 +39,37 @@ class Runner:
         scenarios: what they are asked.
         size: how much.
         folder: where environments, servers and stores go.
+        results: of a run that was cut off: what it found is not measured again.
+
+    Raises:
+        OtherRun: the results are of another commit or size.
     """
 
-    def __init__(self, systems: Sequence[System], scenarios: Sequence[Scenario], size: Size, folder: Path) -> None:
+    def __init__(
+        self,
+        systems: Sequence[System],
+        scenarios: Sequence[Scenario],
+        size: Size,
+        folder: Path,
+        results: Results | None = None,
+    ) -> None:
         self._systems = systems
         self._scenarios = scenarios
         self._size = size
         self._folder = folder
         self._pythons: dict[str, Path] = {}
         self._servers = Servers(folder / "servers")
-        self.results = Results(is_quick=size.is_quick)
+        self.results = results or Results(is_quick=size.is_quick)
+        if results:
+            _check_same(results, size)
 
     def run(self) -> Results:
         """Do all of it. What was found so far is kept in `results.json` after each part."""
         with _cleared(self._folder / "servers"), contextlib.closing(self._servers):
             self._set_up()
-            self.results.conditions |= _conditions(self._folder)
+            self._note_conditions()
             for scenario in self._scenarios:
-                for part in scenario.parts(self._size):
+                for part in self._parts(scenario):
                     self._run_part(scenario, part)
                     save(self.results, self._folder / "results.json")
         return self.results
@@ -59,10 +79,24 @@ class Runner:
         return sum(
             part.seconds(self._size) * self._size.rounds
             for scenario in self._scenarios
-            for part in scenario.parts(self._size)
+            for part in self._parts(scenario)
             for system in self._systems
             if is_asked(system, scenario) and not why_not(system, scenario, part)
         )
+
+    def _parts(self, scenario: Scenario) -> list[Part]:
+        """Return what is to be measured. A part is saved as a whole, so one that was cut off is not there."""
+        return [
+            part
+            for part in scenario.parts(self._size)
+            if not self.results.metrics.keys() >= set(_keys(scenario, part))
+        ]
+
+    def _note_conditions(self) -> None:
+        now = _conditions(self._folder)
+        if "Date" in self.results.conditions:
+            now = {"Date": f"{self.results.conditions['Date']}, went on at {now['Date']}"}
+        self.results.conditions |= now
 
     def _set_up(self) -> None:
         for system in self._systems:
@@ -77,7 +111,7 @@ class Runner:
                 _say(f"  {system.name} is out: {_first_words(error)}")
 
     def _run_part(self, scenario: Scenario, part: Part) -> None:
-        keys = [f"{scenario.name}.{metric.key}" for metric in part.metrics]
+        keys = _keys(scenario, part)
         self.results.metrics |= dict(zip(keys, part.metrics, strict=True))
         able = []
         for system in self._systems:
@@ -113,6 +147,18 @@ class Runner:
         return True
 
 
+def _keys(scenario: Scenario, part: Part) -> list[str]:
+    return [f"{scenario.name}.{metric.key}" for metric in part.metrics]
+
+
+def _check_same(results: Results, size: Size) -> None:
+    commit = results.conditions.get("dibs at", "none")
+    if commit != _commit():
+        raise OtherRun(f"The results are of dibs at {commit}, this is {_commit()}. Measure it all anew.")
+    if results.is_quick != size.is_quick:
+        raise OtherRun("A quick run and a full one can't be mixed. Measure it all anew.")
+
+
 def _conditions(folder: Path) -> dict[str, str]:
     """Say where and when this is run."""
     return {
@@ -126,10 +172,18 @@ def _conditions(folder: Path) -> dict[str, str]:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    """Return the last commit that changed what is measured or measures, and whether there are changes since."""
+    if commit := _git("log", "-1", "--format=%h", "--", *_MEASURED):
+        return f"{commit}-dirty" if _git("status", "--porcelain", "--", *_MEASURED) else commit
+    return "no checkout"
+
+
+def _git(*words: str) -> str:
     with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "no checkout"
-    return "no git"
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    return ""
 
 
 def _processor() -> str:

@@ -342,17 +342,23 @@ def test_a_tree_is_killed_with_what_left_its_session(tmp_path: Path) -> None:
     assert [pid for pid in members if Path(f"/proc/{pid}").exists() and pid in tree.members()] == []
 
 
-def test_the_bench_runs_dibs_beside_the_bare_driver(tmp_path: Path) -> None:
-    words = ["--systems", "dibs,sqlite3", "--scenarios", "enqueue,payload", "--quick", "--json"]
+def run_bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "--systems",
+        "dibs,sqlite3",
+        "--quick",
+        "--json",
+        "--folder",
+        str(folder),
+    ]
+    return subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
-    ran = subprocess.run(
-        [sys.executable, "-m", "bench", *words, "--folder", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+
+def test_the_bench_runs_dibs_beside_the_bare_driver(tmp_path: Path) -> None:
+    ran = run_bench(tmp_path, "--scenarios", "enqueue,payload")
 
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
@@ -366,3 +372,31 @@ def test_the_bench_runs_dibs_beside_the_bare_driver(tmp_path: Path) -> None:
             assert reading["value"] > 0
             assert reading["lost"] == 0
     assert load(tmp_path / "results.json").median("enqueue.one", "dibs")
+
+
+def test_a_run_that_was_cut_off_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    first = json.loads(run_bench(tmp_path, "--scenarios", "enqueue").stdout)
+
+    ran = run_bench(tmp_path, "--scenarios", "enqueue,startup", "--go-on")
+
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert {key: found["figures"][key] for key in first["figures"]} == first["figures"]
+    assert found["figures"].keys() - first["figures"].keys() == {"startup.import", "startup.help", "startup.first"}
+    assert ", went on at " in found["conditions"]["Date"]
+
+
+def test_figures_of_another_commit_are_not_mixed_in(tmp_path: Path) -> None:
+    save(Results(is_quick=True, conditions={"dibs at": "0123abc"}), tmp_path / "results.json")
+
+    ran = run_bench(tmp_path, "--scenarios", "enqueue", "--go-on")
+
+    assert ran.returncode == 2
+    assert "The results are of dibs at 0123abc" in ran.stderr
+
+
+def test_there_may_be_nothing_to_go_on_with(tmp_path: Path) -> None:
+    ran = run_bench(tmp_path, "--scenarios", "enqueue", "--go-on")
+
+    assert ran.returncode == 2
+    assert f"{tmp_path / 'results.json'} is not there" in ran.stderr
