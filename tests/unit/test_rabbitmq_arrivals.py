@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from dibs.brokers.rabbitmq.arrivals import Arrival, Arrivals
+from dibs.brokers.rabbitmq.arrivals import REFUSED, Arrival, Arrivals
 from dibs.brokers.rabbitmq.channel import Channel
 from dibs.brokers.rabbitmq.sieve import Sieve
 
@@ -90,14 +90,18 @@ def test_bytes_may_be_cut_anywhere_and_what_is_no_delivery_is_passed_on(line: Li
         assert left == b"".join(others)
 
 
-def test_what_comes_by_a_cancelled_subscription_is_given_back(line: Line) -> None:
+def test_what_comes_by_a_subscription_that_is_being_cancelled_is_marked_and_then_given_back(line: Line) -> None:
     line.arrivals.expect("a-2", "a", 8)
+
     line.arrivals.refuse("a-1")
+    line.feed(delivery(1, b"old") + delivery(2, b"new", consumer=b"a-2"))
+    line.arrivals.forget("a-1")
+    line.feed(delivery(3, b"old"))
 
-    line.feed(delivery(1, b"old") + delivery(2, b"new", consumer=b"a-2") + delivery(3, b"old"))
-
-    assert line.rejected == [1, 3]
-    assert [[arrival.tag for arrival in batch] for batch in line.batches] == [[2]]
+    assert line.rejected == [3]
+    assert [[(arrival.subscription, arrival.tag) for arrival in batch] for batch in line.batches] == [
+        [(REFUSED, 1), (8, 2)]
+    ]
 
 
 def test_a_closed_channel_is_no_longer_listened_to(line: Line) -> None:

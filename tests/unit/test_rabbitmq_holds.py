@@ -13,6 +13,8 @@ import pytest
 from dibs.broker import Consumer, Queue
 from dibs.brokers.rabbitmq import RabbitBroker
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
+from dibs.brokers.rabbitmq.hold import Hold
+from dibs.brokers.rabbitmq.returns import Returns
 from dibs.errors import ReceiptLost
 from dibs.message import Delivery
 from dibs.outcome import Dead, Done, Outcome, Released, RetryIn
@@ -369,6 +371,55 @@ def test_a_suspect_that_no_slot_is_free_for_goes_on_without_a_return(world: Rabb
     assert other.message.queue != held.message.queue
     assert other.message.is_suspect
     assert other.returns == 0
+
+
+def test_what_a_consumer_sent_back_or_lost_itself_is_not_held_against_a_job(
+    world: RabbitWorld, rabbit_node: Node
+) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    consumer = broker.consume(["a"], limit=1)
+
+    seen = []
+    for _ in range(5):
+        (held,) = receive(consumer, 1)
+        seen.append(held.returns)
+        consumer.settle([(held, Released())])
+    (held,) = receive(consumer, 1)
+    lose(consumer, by_channel, rabbit_node)
+    wait_until_held_again(consumer)
+    consumer.settle([(held, Released())])
+    (held,) = receive(consumer, 1)
+
+    assert [*seen, held.returns] == [0] * 6
+    assert isinstance(consumer, RabbitConsumer)
+    assert held.receipt.returns == 7  # as the server counts
+
+
+def test_what_others_sent_back_is_counted(world: RabbitWorld) -> None:
+    world.open().send([job("a")])
+    other = world.open().consume(["a"], limit=1)
+    (held,) = receive(other, 1)
+    other.settle([(held, Released())])
+    other.close()
+    consumer = world.open().consume(["a"], limit=1)
+    (first,) = receive(consumer, 1)
+
+    consumer.settle([(first, Released())])
+    (second,) = receive(consumer, 1)
+
+    assert first.returns
+    assert second.returns == first.returns
+
+
+def test_own_returns_are_remembered_within_bounds() -> None:
+    returns, most = Returns(), 10_000
+    for number in range(most + 1):
+        returns.leave(Hold(("a", str(number), 1, 0, "put")))
+
+    forgotten, known = Hold(("a", "0", 1, 0, "put")), Hold(("a", "1", 1, 0, "put"))
+
+    assert [returns.arrive(forgotten, 1), returns.arrive(known, 1)] == [1, 0]
 
 
 def test_what_is_over_is_remembered_within_bounds(world: RabbitWorld, rabbit_node: Node) -> None:

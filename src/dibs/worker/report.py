@@ -25,7 +25,8 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
         ):
             if not message.is_suspect:
                 log.warning(
-                    "job is suspect, it will run alone: workers died with it job=%s task=%s queue=%s", *fields[:3]
+                    "job is suspect, it came back again and again and will run alone job=%s task=%s queue=%s",
+                    *fields[:3],
                 )
         case RetryIn(delay=delay, message=next_message):
             text = "job will be tried again delay=%.1fs job=%s task=%s queue=%s attempt=%d error=%s"

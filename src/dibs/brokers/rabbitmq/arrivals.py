@@ -1,7 +1,4 @@
-"""What is delivered on one channel, from the frames themselves: in batches, each message with its subscription.
-
-As pika does, it gives back what still comes by a subscription that has been cancelled.
-"""
+"""What is delivered on one channel, from the frames themselves: in batches, each message with its subscription."""
 
 from __future__ import annotations
 
@@ -11,6 +8,8 @@ from typing import NamedTuple
 from dibs.brokers.rabbitmq.channel import Channel
 from dibs.brokers.rabbitmq.sieve import Sieve, Tap
 
+#: The subscription of what still came by one that is being cancelled.
+REFUSED = -1
 #: Where the properties begin in a header frame: behind the class, the weight and the size of the body.
 _PROPERTIES = 12
 
@@ -50,7 +49,13 @@ class Arrivals(Tap):
         self._ways[consumer_tag.encode()] = queue, subscription
 
     def refuse(self, consumer_tag: str) -> None:
-        """Give back what comes by this consumer from now on. Call it when the server is asked to end it."""
+        """Mark what comes by this consumer from now on. Call it when the server is asked to end it."""
+        way = consumer_tag.encode()
+        if way in self._ways:
+            self._ways[way] = self._ways[way][0], REFUSED
+
+    def forget(self, consumer_tag: str) -> None:
+        """Know that nothing comes by this consumer any more. Call it when the server has ended it."""
         self._ways.pop(consumer_tag.encode(), None)
 
     def take(self, body: bytes) -> None:

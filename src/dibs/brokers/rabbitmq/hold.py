@@ -47,7 +47,18 @@ class Record(msgspec.Struct, frozen=True):
 class Hold:
     """One message in hand. Without a lane it is lost, at present or for ever, or let go of."""
 
-    __slots__ = ("entry", "is_over", "key", "lane", "record", "reply_to", "subscription", "tag")
+    __slots__ = (
+        "entry",
+        "is_over",
+        "key",
+        "lane",
+        "own_returns",
+        "record",
+        "reply_to",
+        "returns",
+        "subscription",
+        "tag",
+    )
 
     def __init__(self, key: Key | None, subscription: int = 0) -> None:
         self.key = key
@@ -55,6 +66,9 @@ class Hold:
         self.tag = 0
         #: Which subscription it came by.
         self.subscription = subscription
+        #: How often it came back before, as the server counts, and how many of these are this consumer's own doing.
+        self.returns: int | None = 0
+        self.own_returns = 0
         #: Its outcome is known.
         self.is_over = False
         #: What is to be stored before it is let go of.

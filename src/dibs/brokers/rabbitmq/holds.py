@@ -16,6 +16,7 @@ from dibs.brokers.rabbitmq.hold import Hold, Key, Lane, Record
 from dibs.brokers.rabbitmq.ledger.outcomes import Outcomes
 from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.records import Records
+from dibs.brokers.rabbitmq.returns import Returns
 from dibs.brokers.rabbitmq.topology import Names
 from dibs.message import Delivery, Message
 
@@ -40,6 +41,7 @@ class Holds:
         self._tasks: set[asyncio.Task[None]] = set()
         self.lanes: list[Lane] = []
         self.expected = Expected(memory)
+        self.returns = Returns()
         self.records = Records(names, publisher, self._on_stored)
         self.outcomes = Outcomes(publisher, self._acknowledge, lambda: sum(len(lane.open) for lane in self.lanes))
         #: What the owner has and has not settled.
@@ -86,6 +88,7 @@ class Holds:
             elif lane is None:
                 self.expected.forget(hold)
             else:
+                self.returns.leave(hold)
                 lane.give_back(hold)
 
     def lose(self, lane: Lane, untaken: Collection[Hold]) -> None:
@@ -99,6 +102,8 @@ class Holds:
                     self.lost[hold] = self.taken[hold]
             self._bell.ring()
         for hold in lane.open.values():
+            if not lane.is_lease:  # else it comes back by its main queue, which has not counted it
+                self.returns.leave(hold)
             if hold in untaken:
                 continue
             self.expected.lose(hold)
@@ -107,8 +112,16 @@ class Holds:
                 self.records.suspend(hold)
                 self.outcomes.suspend(hold)
 
-    def recognise(self, key: Key | None, lane: Lane, tag: int, subscription: int) -> bool:
-        """Tell whether a message that has come is held already, or over, and is not to be handed out."""
+    def recognise(self, key: Key | None, lane: Lane, tag: int, subscription: int, returns: int | None) -> bool:
+        """Tell whether a message that has come is held already, or over, and is not to be handed out.
+
+        Args:
+            key: of the message.
+            lane: by which it has come.
+            tag: its own on that lane.
+            subscription: by which it has come.
+            returns: how often it has come back, as the server counts.
+        """
         hold = None if key is None else self.expected.pop(key)
         if hold is None or key is None:
             return False
@@ -120,6 +133,7 @@ class Holds:
             hold.lane.replace(hold)
             self.close_if_done(hold.lane)
         hold.key, hold.subscription = key, subscription
+        self.returns.arrive(hold, returns)
         lane.take(hold, tag)
         if hold.record is not None:
             self.records.begin(hold)

@@ -19,7 +19,7 @@ from typing import Any
 from pika import exceptions
 
 from dibs.brokers.rabbitmq import faults, wire
-from dibs.brokers.rabbitmq.arrivals import Arrival, Arrivals
+from dibs.brokers.rabbitmq.arrivals import REFUSED, Arrival, Arrivals
 from dibs.brokers.rabbitmq.bell import Bell
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.hold import Hold, Lane, key_of
@@ -251,11 +251,15 @@ class Intake:
         for queue, subscription, tag, is_redelivered, properties, body in batch:
             received = wire.decode(properties, body, queue, redelivered=is_redelivered)
             key = key_of(received.message, received.marks.put)
-            if received.is_again and self.holds.recognise(key, lane, tag, subscription):
+            if received.is_again and self.holds.recognise(key, lane, tag, subscription, received.returns):
                 continue
             hold = Hold(key, subscription)
             lane.take(hold, tag)
-            arrived.append((now, Delivery(message=received.message, receipt=hold, returns=received.returns)))
+            returns = self.holds.returns.arrive(hold, received.returns) if received.is_again else received.returns
+            if subscription == REFUSED:
+                self.holds.give_back([(hold, received.message)])
+            else:
+                arrived.append((now, Delivery(message=received.message, receipt=hold, returns=returns)))
         if not arrived:
             return
         with self.bell.lock:
@@ -293,6 +297,8 @@ class Intake:
                 self._arrivals.refuse(tag)
             if tag in channel.raw.consumer_tags:  # else the server has ended it, and would not answer
                 await channel.call(channel.raw.basic_cancel, consumer_tag=tag)
+            if self._arrivals is not None:
+                self._arrivals.forget(tag)
 
     async def _end_subscriptions(
         self, channel: Channel, consumers: Sequence[str], is_surplus: Callable[[Delivery], bool]

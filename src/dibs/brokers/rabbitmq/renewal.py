@@ -219,7 +219,8 @@ class Renewal:
         while (got := await lane.channel.get(self._lease(queue))) is not None:
             method, properties, body = got
             received = wire.decode(properties.data, body, queue, redelivered=method.redelivered)
-            if self._holds.recognise(key_of(received.message, received.marks.put), lane, method.delivery_tag, 0):
+            key = key_of(received.message, received.marks.put)
+            if self._holds.recognise(key, lane, method.delivery_tag, 0, received.returns):
                 count += 1
             elif (received.marks.put or "").startswith(f"{nonce}-"):
                 raw.basic_ack(method.delivery_tag)  # published twice by a lost connection, and held already
