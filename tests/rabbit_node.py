@@ -31,7 +31,13 @@ class Node:
     """One RabbitMQ node. `start`, `kill` and `stop` may follow each other in any order, on the same data."""
 
     def __init__(
-        self, directory: Path, *, root: Path = Path("/"), config: str = "", has_management: bool = False
+        self,
+        directory: Path,
+        *,
+        root: Path = Path("/"),
+        config: str = "",
+        has_management: bool = False,
+        has_streams: bool = True,
     ) -> None:
         """Choose the ports.
 
@@ -41,6 +47,7 @@ class Node:
                 chroot, which takes root's rights; nothing is mounted in it.
             config: further lines for rabbitmq.conf.
             has_management: serve the management API too, at the port plus 10,000.
+            has_streams: have streams, which only RabbitMQ 3 can be without.
         """
         self.port = _free_port()
         #: How often it was started.
@@ -53,6 +60,7 @@ class Node:
         self._home = Path("/") / directory.relative_to(root)
         self._config = config
         self._has_management = has_management
+        self._has_streams = has_streams
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -179,8 +187,10 @@ class Node:
         (self._directory / "enabled_plugins").write_text(f"[{plugins}].")
         # What is due before its queue has a leader is sent on again after this time; by default three minutes, which
         # tests of delays would have to wait after a kill on a busy machine.
-        advanced = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n"
-        (self._directory / "advanced.config").write_text(advanced)
+        advanced = "{dead_letter_worker_publisher_confirm_timeout, 2000}"
+        if not self._has_streams:
+            advanced += ", {forced_feature_flags_on_init, [quorum_queue]}"
+        (self._directory / "advanced.config").write_text(f"[{{rabbit, [{advanced}]}}].\n")
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}

@@ -347,3 +347,22 @@ def assert_all_gone(stage: Stage, worker: Worker, *, dead_letters: int = 0, is_r
     assert receive_nothing(consumer)
     consumer.close()
     assert dead(stage) == dead_letters
+
+
+def test_a_server_without_streams_does_all_but_the_ledger_and_a_worker_says_so_once(
+    make_stage: Callable[[str], Stage], tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "node", has_streams=False)
+    node.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(node.kill)
+        stage = make_stage(node.url)
+        worker = stage.worker("-p", "1")
+        keys = {str(number) for number in range(50)}
+
+        for key in keys:
+            stage.enqueue("work", key)
+
+        until(lambda: done(stage) == keys)
+        assert worker.log.count("is not heeded here") == 1
+        assert worker.log.count("No connection to RabbitMQ") <= 2  # each of its connections pays once for asking

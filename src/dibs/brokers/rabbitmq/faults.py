@@ -9,7 +9,7 @@ from pika import exceptions
 from dibs.errors import AccessRefused, BrokerError, BrokerUnavailable, QueueMismatch
 
 # AMQP reply codes, as the server closes channels and connections with them.
-ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED, NOT_IMPLEMENTED = 403, 404, 405, 406, 540
+ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED, NOT_IMPLEMENTED, INTERNAL_ERROR = 403, 404, 405, 406, 540, 541
 
 
 def code_of(error: BaseException | None) -> int:
@@ -24,6 +24,13 @@ def text_of(error: BaseException | None) -> str:
     if isinstance(error, exceptions.ChannelClosed | exceptions.ConnectionClosed):
         return str(error.reply_text)
     return str(error) or type(error).__name__
+
+
+def has_no_streams(error: BaseException) -> bool:
+    """Tell whether the server closed a connection because it knows no streams, which no patience mends."""
+    return code_of(error) == NOT_IMPLEMENTED or (
+        code_of(error) == INTERNAL_ERROR and "feature flag" in text_of(error)
+    )
 
 
 def is_down(error: BaseException) -> bool:

@@ -25,8 +25,11 @@ _CATCH_UP_TIMEOUT = 10.0
 #: How many entries may be on their way at a time, live.
 _WINDOW = 100
 #: Seconds before a stream is looked at again that is coming up, and before reading is tried again: these double from
-#: the second to the third.
-_LOOK, _PAUSE, _LONGEST_PAUSE = 0.1, 2.0, 60.0
+#: the second to the third, or to the last where a try costs the connection.
+_LOOK, _PAUSE, _LONGEST_PAUSE, _LONGEST_REST = 0.1, 2.0, 60.0, 600.0
+
+#: What a program goes on without.
+_UNHEEDED = "What is paused or cancelled is not heeded here"
 
 
 async def order(connection: Connection, streams: Streams, wanted: Collection[Entry]) -> None:
@@ -105,6 +108,8 @@ class Orders:
         self._next = 0
         self._is_live = False
         self._pause = _PAUSE
+        #: The last try cost the connection, and whether any other one would.
+        self._is_costly = self._is_hopeless = False
         #: Queues, without the namespace.
         self.paused: frozenset[str] = frozenset()
         #: Jobs, with the time up to which they were to be handed over for the cancel to mean them.
@@ -118,7 +123,10 @@ class Orders:
     async def follow(self, connection: Connection) -> None:
         """Read all that was asked for until now, then go on live. Where that can't be done it says so, once."""
         async with self._lock:
-            if self._connection is not connection or (not self._is_live and self._retry is None):
+            if self._is_costly and self._connection is not connection:
+                self._connection, self._is_live = connection, False
+                self._follow_soon(connection)
+            elif self._connection is not connection or (not self._is_live and self._retry is None):
                 await self._follow(connection)
 
     async def _follow(self, connection: Connection) -> None:
@@ -130,9 +138,17 @@ class Orders:
                     await asyncio.sleep(_LOOK)
                 await self._go_on(connection)
         except (exceptions.AMQPError, LedgerUnavailable, TimeoutError) as error:
-            if not connection.is_open:
-                return  # the next one is followed
-            self._streams.tell("What is paused or cancelled is not heeded here", faults.text_of(error))
+            if connection.is_open:
+                self._streams.tell(_UNHEEDED, faults.text_of(error))
+                self._follow_soon(connection)
+            elif faults.code_of(error) >= faults.NOT_IMPLEMENTED:
+                # The server has no streams, or can't bring this one up, and takes it out on the connection.
+                self._streams.tell(_UNHEEDED, faults.text_of(error))
+                self._is_costly, self._is_hopeless = True, faults.has_no_streams(error)
+
+    def _follow_soon(self, connection: Connection) -> None:
+        self._give_up_retry()
+        if not self._is_hopeless:
             self._retry = asyncio.get_running_loop().create_task(self._follow_later(connection))
 
     def _give_up_retry(self) -> None:
@@ -180,7 +196,7 @@ class Orders:
             on_message_callback=lambda _, *message: self._on_message(channel, *message),
             arguments={"x-stream-offset": self._next},
         )
-        self._is_live, self._pause = True, _PAUSE
+        self._is_live, self._is_costly, self._pause = True, False, _PAUSE
 
     def _begin_again(self, connection: Connection, *, is_deleted: bool = False) -> None:
         """Follow the stream anew: it was deleted, or its channel closed."""
@@ -188,11 +204,11 @@ class Orders:
             self._is_live = False
             if is_deleted:
                 self._next = 0
-            self._retry = asyncio.get_running_loop().create_task(self._follow_later(connection))
+            self._follow_soon(connection)
 
     async def _follow_later(self, connection: Connection) -> None:
         await asyncio.sleep(self._pause)
-        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+        self._pause = min(_LONGEST_REST if self._is_costly else _LONGEST_PAUSE, 2 * self._pause)
         async with self._lock:
             if self._connection is connection and connection.is_open:
                 await self._follow(connection)

@@ -33,6 +33,8 @@ _PAUSE = 1.0
 #: How often the streams are made before anything was stored in them. A server that has just started takes seconds
 #: to bring them up.
 _TRIES = 10
+#: Seconds before a stream is tried again that cost the connection: doubles from the first to the second.
+_REST, _LONGEST_REST = 60.0, 600.0
 
 
 class Record:
@@ -77,8 +79,10 @@ class Journal:
         self._is_blocked = False
         #: There is no ledger to be reached by this connection.
         self._is_missing = False
-        #: Nor by any other one: trying costs the connection.
+        #: Nor by any other one, for now or for ever: trying costs the connection.
         self._is_hopeless = False
+        #: Seconds before it is tried all the same, where that may help.
+        self._rest = _REST
         #: How often the streams were made since something was stored.
         self._declares = 0
         self._numbers = itertools.count(1)
@@ -200,6 +204,9 @@ class Journal:
             if declares and faults.code_of(error) >= faults.NOT_IMPLEMENTED:
                 self._is_hopeless = True
                 self._miss(faults.text_of(error))
+                if not faults.has_no_streams(error):
+                    asyncio.get_running_loop().call_later(self._rest, self._hope)
+                    self._rest = min(2 * self._rest, _LONGEST_REST)
         else:
             if self._connection is connection and channel.is_open:
                 self._use(channel)
@@ -207,6 +214,10 @@ class Journal:
             self._is_opening = False
         if self._waiting and self._channel is None:
             self._open_soon(_PAUSE if is_down else 0.0, declares=is_down)
+
+    def _hope(self) -> None:
+        """Write again from now on: the server may have mended what was wrong with its stream."""
+        self._is_hopeless = self._is_missing = False
 
     def _use(self, channel: Channel) -> None:
         channel.raw.add_on_return_callback(self._on_return)
@@ -248,7 +259,7 @@ class Journal:
             self._waiting.append(record)
             asyncio.get_running_loop().call_later(_PAUSE, lambda: self._write(self.frames()))
         else:
-            self._declares = 0
+            self._declares, self._rest = 0, _REST
             self._bytes -= len(record.body)
             if self._lost:
                 _log.warning("The ledger takes records again. lost=%d", self._lost)
