@@ -30,6 +30,7 @@ from dibs.brokers.rabbitmq.ledger.entries import (
     Replayed,
 )
 from dibs.brokers.rabbitmq.ledger.journal import Journal
+from dibs.brokers.rabbitmq.link import Link
 from dibs.errors import BadURL, LedgerUnavailable
 from dibs.ledger.life import Note, Progress
 from dibs.message import Delivery, Message, now_ms
@@ -239,6 +240,69 @@ def test_one_job_goes_with_its_record_in_one_write(world: RabbitWorld, monkeypat
     broker.send([job("a")])
 
     assert calls.of("write") == [2]
+
+
+def test_threads_that_hand_over_together_share_one_wake_up_one_write_and_one_record(
+    world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    of_kind(world, Enqueued)
+    assert isinstance(broker, RabbitBroker)
+    publisher = broker._publisher()
+    calls = Calls()
+    calls.spy(monkeypatch, Connection, "write", lambda _, frames: frames.count(b"\x00\x3c\x00\x28"))
+    calls.spy(monkeypatch, Link, "post")
+    is_free = threading.Event()
+    publisher.link.post(is_free.wait, 30.0)  # so that all are there before the first is taken
+    threads = [threading.Thread(target=broker.send, args=([job("a")],), name=f"sender-{n}") for n in range(16)]
+
+    for thread in threads:
+        thread.start()
+    until(lambda: len(publisher._inbox._flights) == 16)
+    is_free.set()
+    for thread in threads:
+        thread.join(30)
+
+    assert calls.of("write") == [17]
+    assert len(calls.of("post")) == 2
+    assert len(of_kind(world, Enqueued, 17)) == 17
+
+
+def test_a_confirm_is_read_without_asking_the_socket_for_more(
+    world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    of_kind(world, Enqueued)
+    assert isinstance(broker, RabbitBroker)
+    connection = broker._publisher().link._connection
+    assert connection is not None
+    receive_some, refused = connection._transport._sigint_safe_recv, []
+
+    def received(socket: Any, most: int) -> bytes:
+        try:
+            return bytes(receive_some(socket, most))
+        except BlockingIOError:
+            refused.append(most)
+            raise
+
+    monkeypatch.setattr(connection._transport, "_sigint_safe_recv", received)
+
+    for _ in range(20):
+        broker.send([job("a")])
+
+    assert not refused
+
+
+def test_entries_that_are_gathered_are_all_there_however_many_came_together() -> None:
+    bodies = [entries.encode([Pause(f"{number}-{n}", True, 0) for n in range(number)]) for number in range(1, 40)]
+
+    gathered = entries.gather(bodies)
+
+    assert len(gathered) < len(bodies)
+    found = sorted(entry.queue for body in gathered for entry in entries.decode(body) if isinstance(entry, Pause))
+    assert found == sorted(f"{number}-{n}" for number in range(1, 40) for n in range(number))
 
 
 def test_a_thousand_jobs_take_ten_records_and_no_write_more(

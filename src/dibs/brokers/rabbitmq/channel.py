@@ -96,6 +96,11 @@ class Connection(AsyncioConnection):
         """Take up to 64 KiB out of the socket at a time, where a sieve stands behind it; pika takes 4 KiB."""
         self._transport._MAX_RECV_BYTES = _READ_BYTES  # noqa: SLF001 -- see above
 
+    def read_once(self) -> None:
+        """Read once whenever there is something; pika reads until there is nothing, which costs an exception."""
+        if self.params.ssl_options is None:  # TLS has a buffer of its own, of which the event loop sees nothing
+            self._transport._MAX_CONSUME_BYTES = 1  # noqa: SLF001 -- see above
+
     def take_received(self) -> bytes:
         """Return the part of a frame that was received, for a sieve that is put in here."""
         received, self._frame_buffer = self._frame_buffer, b""
@@ -175,6 +180,7 @@ async def connect(parameters: pika.ConnectionParameters, on_lost: Callable[[Base
         if not (connection.is_closed or connection.is_closing):
             connection.close()
         raise
+    connection.read_once()
     return connection
 
 

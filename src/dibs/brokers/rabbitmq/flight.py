@@ -14,7 +14,6 @@ from dibs.brokers.rabbitmq import wire
 from dibs.brokers.rabbitmq.channel import Letter
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.entries import Enqueued
-from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LEVELS, LONGEST_DELAY, Names, steps_until
 from dibs.errors import BadOption, BrokerBusy, DibsError, HandoverUncertain
 from dibs.message import Message
@@ -86,7 +85,7 @@ class Flight:
         #: Letters of this round that are neither sent nor answered.
         self.unanswered = 0
         #: What goes to the ledger right behind the letter of this index, the first time that it is sent.
-        self.records: dict[int, Record] = {}
+        self.records: dict[int, bytes] = {}
 
     @property
     def is_stored(self) -> bool:
@@ -158,9 +157,9 @@ def flight_of(messages: Sequence[Message], names: Names, *, reply_to: str | None
     return Flight(letters, nonce=nonce, queues=frozenset(addresses), later=later)
 
 
-def enqueued_by(messages: Sequence[Message]) -> dict[int, Record]:
-    """Return what the ledger is told of these messages, each record by the index of the last one in it."""
-    records: dict[int, Record] = {}
+def enqueued_by(messages: Sequence[Message]) -> dict[int, bytes]:
+    """Return what the ledger is told of these messages, each message to it by the index of the last one in it."""
+    records: dict[int, bytes] = {}
     batch: list[Enqueued] = []
     size = 0
     for index, message in enumerate(messages):
@@ -168,7 +167,7 @@ def enqueued_by(messages: Sequence[Message]) -> dict[int, Record]:
         batch.append(entry)
         size += len(entry.body or b"")
         if len(batch) == _RECORD_JOBS or size > _RECORD_BYTES or index == len(messages) - 1:
-            records[index] = Record(entries.encode(batch))
+            records[index] = entries.encode(batch)
             batch.clear()
             size = 0
     return records

@@ -23,7 +23,8 @@ from pika import exceptions, spec
 from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
 from dibs.brokers.rabbitmq.flight import Flight, State
-from dibs.brokers.rabbitmq.ledger import control
+from dibs.brokers.rabbitmq.inbox import Inbox
+from dibs.brokers.rabbitmq.ledger import control, entries
 from dibs.brokers.rabbitmq.ledger.answers import Answers
 from dibs.brokers.rabbitmq.ledger.entries import Entry
 from dibs.brokers.rabbitmq.ledger.journal import Journal, Record
@@ -73,6 +74,7 @@ class Publisher:
         #: The largest body that the server takes, once it has said so.
         self.body_bytes: int | None = None
         self.link = Link(address, "publisher", self)
+        self._inbox = Inbox(lambda: self.link.post(self._take_in))
         atexit.register(self.close)  # before the link's own, which would not wait for the ledger
 
     def hand_over(self, flight: Flight, timeout: float) -> None:
@@ -81,9 +83,10 @@ class Publisher:
         Raises:
             BrokerError: what the contract of `Broker.send` says.
         """
-        landed = threading.Event()
-        self.link.post(self.submit, flight, landed.set)
-        if not landed.wait(timeout):
+        landed = threading.Lock()  # an Event takes three locks, and wakes its thread to wait for one of them
+        landed.acquire()
+        self._inbox.put(flight, landed.release)
+        if not landed.acquire(timeout=timeout):
             recalled = threading.Event()
             self.link.post(self._recall, flight, recalled)
             recalled.wait(_RECALL_TIMEOUT)
@@ -119,13 +122,25 @@ class Publisher:
                 self.link.post(self.journal.call_when_idle, is_idle.set)
                 is_idle.wait(_JOURNAL_TIMEOUT)
         self.link.close()
+        closed = BrokerUnavailable(f"The connection to {self.link.location} was closed meanwhile.")
+        self._inbox.refuse(closed)
         for flight in tuple(self._flights.values()):  # the I/O thread has ended
-            self._fail(flight, BrokerUnavailable(f"The connection to {self.link.location} was closed meanwhile."))
+            self._fail(flight, closed)
 
     # What follows runs on the I/O thread.
 
+    def _take_in(self) -> None:
+        """Begin to hand over all that other threads have for us by now, in one write."""
+        for flight, on_over in self._inbox.take():
+            self._accept(flight, on_over)
+        self._pump()
+
     def submit(self, flight: Flight, on_over: Callable[[], object]) -> None:
         """Begin to hand a flight over. `on_over` is called when all is stored, or more tries make no sense."""
+        self._accept(flight, on_over)
+        self._pump()
+
+    def _accept(self, flight: Flight, on_over: Callable[[], object]) -> None:
         flight.on_over = on_over
         largest = max(len(letter.body) for letter in flight.letters)
         if self.body_bytes is not None and largest > self.body_bytes:  # it would cost all others their channel
@@ -182,6 +197,7 @@ class Publisher:
         for flight in tuple(self._flights.values()):
             if not flight.is_mended:
                 self._advance(flight)
+        self._pump()
 
     async def _replace(self, channel: Channel) -> None:
         with contextlib.suppress(exceptions.AMQPError):  # the connection is lost: the next one opens its own
@@ -189,7 +205,7 @@ class Publisher:
             await self._open_channel(channel.connection, 0)
 
     def _advance(self, flight: Flight) -> None:
-        """Send what of a flight is not stored; declare first what it needs."""
+        """Have what of a flight is not stored sent by the next `_pump`; declare first what it needs."""
         if self._channel is None or flight.is_over:
             return  # `_open_channel` comes back to it
         if not self.topology.has(flight.queues, flight.levels):
@@ -198,7 +214,6 @@ class Publisher:
         todo = deque(flight.unstored())
         flight.unanswered = len(todo)
         self._ready.append((flight, todo))
-        self._pump()
 
     def _pump(self) -> None:
         """Publish as much as the window has room for."""
@@ -212,7 +227,7 @@ class Publisher:
                 self._spawn(self._replace(channel))
             return
         letters: list[Letter] = []
-        records: list[Record] = []
+        records: list[bytes] = []
         while ready and len(self._awaited) < _WINDOW and self._window_bytes < _WINDOW_BYTES:
             flight, todo = ready[0]
             if flight.is_over or not todo:
@@ -232,7 +247,8 @@ class Publisher:
                 if len(letters) % _TURN == 0:
                     ready.rotate(-1)  # so that a large flight lets small ones pass
         if letters:
-            channel.publish(letters, self.journal.frames(records) if records else b"")
+            told = map(Record, entries.gather(records))
+            channel.publish(letters, self.journal.frames(told) if records else b"")
 
     def _on_confirm(self, method: Any) -> None:
         state = State.STORED if isinstance(method, spec.Basic.Ack) else State.REFUSED
@@ -309,6 +325,7 @@ class Publisher:
         finally:
             flight.is_mended = False
         self._advance(flight)
+        self._pump()
 
     def _on_channel_closed(self, reason: BaseException) -> None:
         """Take back what is unanswered, and open the next channel if the connection lives."""

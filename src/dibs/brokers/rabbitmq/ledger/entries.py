@@ -10,7 +10,7 @@ Whoever reads them must come to the same in whatever order (see `index.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 import msgspec
@@ -145,6 +145,9 @@ class Moved(msgspec.Struct, frozen=True, tag=8, array_like=True):
 
 Entry = Enqueued | Ended | Noted | Replayed | Dropped | Purged | Cancel | Pause | Moved
 
+#: Begins a msgpack array of up to 15; so many of them are written together at the most: 64 KiB, or some more.
+_FEW, _MOST_FEW = 0x90, 16
+
 _ENCODER = msgspec.msgpack.Encoder()
 _MESSAGE = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _ENTRY = msgspec.msgpack.Decoder(Entry)
@@ -154,6 +157,28 @@ _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
 def encode(entries: Iterable[Entry]) -> bytes:
     """Return a message's body."""
     return _ENCODER.encode(list(entries))
+
+
+def gather(bodies: Iterable[bytes]) -> list[bytes]:
+    """Return all entries of these bodies in few: to write a message costs the server as much as to take a job."""
+    gathered: list[bytes] = []
+    few: list[bytes] = []
+    for body in bodies:
+        if body[0] & 0xF0 != _FEW:
+            gathered.append(body)
+            continue
+        few.append(body)
+        if len(few) == _MOST_FEW:
+            gathered.append(_joined(few))
+            few = []
+    return [*gathered, _joined(few)] if few else gathered
+
+
+def _joined(few: Sequence[bytes]) -> bytes:
+    if len(few) == 1:
+        return few[0]
+    count = sum(body[0] & 0x0F for body in few)
+    return b"".join((b"\xdc", count.to_bytes(2, "big"), *(body[1:] for body in few)))
 
 
 def decode(body: bytes) -> list[Entry]:
