@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dibs.brokers.rabbitmq.ledger import entries, index
-from dibs.brokers.rabbitmq.ledger.entries import Ended, Enqueued, Entry, Purged
+from dibs.brokers.rabbitmq.ledger.entries import Dropped, Ended, Enqueued, Entry, Purged
 from dibs.brokers.rabbitmq.ledger.index import Index, Overtaken
 from dibs.ledger import tables
 from dibs.ledger.life import JobInfo
@@ -114,6 +114,15 @@ def test_a_job_whose_beginning_is_not_known_is_told_by_its_end(made: Index) -> N
     assert found is not None
     assert (found.task, found.queue, found.status, found.result) == ("t", "a", "done", b"42")
     assert (found.enqueued, found.body, found.log) == (NOW // 1000 * 1000, b"", ["line"])
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_a_job_that_was_not_stored_is_not_told_though_it_was_to_wait(made: Index, is_told_first: bool) -> None:
+    said: list[Entry] = [handed_over("1", due=NOW + 9_000_000), Dropped(["1"], "a", NOW + 5)]
+
+    tell(made, said if is_told_first else said[::-1], at_a_time=1)
+
+    assert info(made, "1") is None
 
 
 def test_the_first_end_of_a_life_counts(made: Index) -> None:

@@ -31,12 +31,12 @@ from dibs.brokers.rabbitmq.ledger.entries import (
 )
 from dibs.brokers.rabbitmq.ledger.journal import Journal
 from dibs.brokers.rabbitmq.link import Link
-from dibs.errors import BadURL, LedgerUnavailable
+from dibs.errors import BadURL, BrokerError, LedgerUnavailable
 from dibs.ledger.life import Note, Progress
 from dibs.message import Delivery, Message, now_ms
 from dibs.outcome import Cancelled, Dead, Done, RetryIn, Run
 from dibs.selection import EVERY
-from tests.conformance.asking import snapshot
+from tests.conformance.asking import life, snapshot
 from tests.proxy import Proxy
 from tests.rabbit_node import Node
 from tests.waiting import job, receive, receive_nothing, until
@@ -225,6 +225,24 @@ def test_replay_drop_and_purge_are_recorded(world: RabbitWorld) -> None:
     assert (replayed.ids, replayed.queue) == ([first.id], "a")
     assert [entry.ids for entry in dropped] == [[second.id], None]
     assert purged.queue == "a"
+
+
+def test_a_job_that_was_not_stored_is_told_no_more_until_it_is_handed_over_again(world: RabbitWorld) -> None:
+    world.open().send([job("there")])
+    broker = world.open(may_declare=False)
+    broker.send([job("there")])
+    refused, stored = job("missing", task="t", enqueued=now_ms()), job("there", task="t")
+
+    with pytest.raises(BrokerError):
+        broker.send([refused, stored])
+
+    (withdrawn,) = of_kind(world, Dropped)
+    assert withdrawn.ids == [refused.id]
+    assert life(broker, stored.id, lambda found: found.status == "ready")
+    assert broker.ledger.job(refused.id) is None
+    world.open().send([job("missing")])
+    broker.send([refused])
+    assert life(broker, refused.id, lambda found: found.status == "ready")
 
 
 # What it costs

@@ -104,7 +104,7 @@ class RabbitBroker:
         self._known |= flight.queues
         self._check_sizes(flight, publisher)
         if self._has_ledger:
-            flight.records = enqueued_by(messages)
+            flight.records = enqueued_by(messages, publisher.journal.withdrawn)
         publisher.hand_over(flight, self._timeout)
 
     def consume(self, queues: Sequence[str], *, limit: int) -> RabbitConsumer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -13,10 +13,10 @@ import msgspec
 from dibs.brokers.rabbitmq import wire
 from dibs.brokers.rabbitmq.channel import Letter
 from dibs.brokers.rabbitmq.ledger import entries
-from dibs.brokers.rabbitmq.ledger.entries import Enqueued
+from dibs.brokers.rabbitmq.ledger.entries import Enqueued, Replayed
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LEVELS, LONGEST_DELAY, Names, steps_until
 from dibs.errors import BadOption, BrokerBusy, DibsError, HandoverUncertain
-from dibs.message import Message
+from dibs.message import Message, now_ms
 from dibs.names import DEAD_SUFFIX
 
 #: One message to the ledger tells of so many jobs, or has about so many bytes of their bodies.
@@ -86,6 +86,8 @@ class Flight:
         self.unanswered = 0
         #: What goes to the ledger right behind the letter of this index, the first time that it is sent.
         self.records: dict[int, bytes] = {}
+        #: Some of that was sent.
+        self.is_told = False
 
     @property
     def is_stored(self) -> bool:
@@ -105,6 +107,15 @@ class Flight:
     def unstored(self) -> list[int]:
         """Return the indexes of the letters that are not known to be stored."""
         return [index for index, state in enumerate(self.states) if state != State.STORED]
+
+    def certainly_not_stored(self) -> list[str]:
+        """Return the ids of the letters that were not stored, and can't be any more once it is over."""
+        in_doubt = {State.SENT, State.STORED}
+        return [
+            letter.id
+            for index, (letter, state) in enumerate(zip(self.letters, self.states, strict=True))
+            if state not in in_doubt and index not in self.doubtful
+        ]
 
     def failure(self, location: str, timeout: float, unreachable: DibsError | None) -> DibsError:
         """Return the error that tells the caller what is known now that waiting is over.
@@ -157,14 +168,21 @@ def flight_of(messages: Sequence[Message], names: Names, *, reply_to: str | None
     return Flight(letters, nonce=nonce, queues=frozenset(addresses), later=later)
 
 
-def enqueued_by(messages: Sequence[Message]) -> dict[int, bytes]:
-    """Return what the ledger is told of these messages, each message to it by the index of the last one in it."""
+def enqueued_by(messages: Sequence[Message], withdrawn: Container[str] = ()) -> dict[int, bytes]:
+    """Return what the ledger is told of these messages, each message to it by the index of the last one in it.
+
+    Args:
+        messages: what is handed over.
+        withdrawn: ids of which the ledger was told that they were dropped: the same message may come again.
+    """
     records: dict[int, bytes] = {}
-    batch: list[Enqueued] = []
+    batch: list[Enqueued | Replayed] = []
     size = 0
     for index, message in enumerate(messages):
         entry = entries.enqueued(message)
         batch.append(entry)
+        if message.id in withdrawn:
+            batch.append(Replayed([message.id], message.queue, now_ms()))
         size += len(entry.body or b"")
         if len(batch) == _RECORD_JOBS or size > _RECORD_BYTES or index == len(messages) - 1:
             records[index] = entries.encode(batch)

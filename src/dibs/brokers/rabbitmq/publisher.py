@@ -125,7 +125,8 @@ class Publisher:
         closed = BrokerUnavailable(f"The connection to {self.link.location} was closed meanwhile.")
         self._inbox.refuse(closed)
         for flight in tuple(self._flights.values()):  # the I/O thread has ended
-            self._fail(flight, closed)
+            flight.error = closed
+            self._finish(flight)
 
     # What follows runs on the I/O thread.
 
@@ -243,6 +244,7 @@ class Publisher:
                 self._window_bytes += len(letter.body)
                 letters.append(letter)
                 if flight.records and (record := flight.records.pop(index, None)) is not None:
+                    flight.is_told = True
                     records.append(record)
                 if len(letters) % _TURN == 0:
                     ready.rotate(-1)  # so that a large flight lets small ones pass
@@ -360,7 +362,13 @@ class Publisher:
 
     def _fail(self, flight: Flight, error: DibsError) -> None:
         flight.error = error
+        self._withdraw(flight)
         self._finish(flight)
+
+    def _withdraw(self, flight: Flight) -> None:
+        """Tell the ledger of what it was told is waiting, and is not: its record went out along with it."""
+        if flight.is_told and (ids := flight.certainly_not_stored()):
+            self.journal.withdraw(ids, min(flight.queues))
 
     def _finish(self, flight: Flight) -> None:
         self.recall(flight)
@@ -383,5 +391,6 @@ class Publisher:
         self._pump()
 
     def _recall(self, flight: Flight, recalled: threading.Event) -> None:
+        self._withdraw(flight)
         self.recall(flight)
         recalled.set()

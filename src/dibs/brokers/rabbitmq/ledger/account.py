@@ -195,8 +195,9 @@ class Account:
             case 0:
                 if not (purged or self.dropped):
                     return False
-                said = max(self.enqueued or 0, self.due or 0, self.replayed, self.retry.at if self.retry else 0)
-                return said <= purged or said <= self.dropped
+                said = max(self.enqueued or 0, self.replayed, self.retry.at if self.retry else 0)
+                # What waits for its time is spared by a purge, not by who never stored it.
+                return max(said, self.due or 0) <= purged or said <= self.dropped
             case 3:
                 ended = self.ended or 0
                 return ended <= dropped or bool(self.dropped and (self.enqueued or ended) <= self.dropped)

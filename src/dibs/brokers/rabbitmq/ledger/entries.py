@@ -101,7 +101,7 @@ class Replayed(msgspec.Struct, frozen=True, tag=3, array_like=True):
 
 
 class Dropped(msgspec.Struct, frozen=True, tag=4, array_like=True):
-    """Dead letters were deleted for good."""
+    """Dead letters were deleted for good; or jobs that were told to be handed over were not stored after all."""
 
     #: None: all that the queue had.
     ids: list[str] | None

@@ -21,13 +21,18 @@ from pika import exceptions, spec
 
 from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
+from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.answers import Answer, Answers
+from dibs.brokers.rabbitmq.ledger.entries import Dropped
 from dibs.brokers.rabbitmq.ledger.streams import Streams
+from dibs.message import now_ms
 
 _log = logging.getLogger("dibs.rabbitmq")
 
 #: How many bytes of records are kept until they are stored.
 MOST_BYTES = 16 * 1024 * 1024
+#: So many jobs that were taken back are remembered.
+_MOST_WITHDRAWN = 10_000
 #: Seconds before what failed is tried again.
 _PAUSE = 1.0
 #: How often the streams are made before anything was stored in them. A server that has just started takes seconds
@@ -93,6 +98,8 @@ class Journal:
         self._next_tag = self._lowest_tag = 1
         self._bytes = 0
         self._lost = 0
+        #: Jobs that were taken back, those handed over last: the same message may come again.
+        self.withdrawn: dict[str, None] = {}
         #: Who is told as soon as nothing waits.
         self._on_idle: list[Callable[[], object]] = []
 
@@ -127,6 +134,18 @@ class Journal:
             letters.append(Letter(exchange, "", header, record.body, ""))
         self._waiting.clear()
         return self._channel.frames(letters)
+
+    def withdraw(self, ids: Sequence[str], queue: str) -> None:
+        """Say that these jobs, of which records went out, were not stored after all.
+
+        Args:
+            ids: the jobs'.
+            queue: of one of them; nothing hangs on it.
+        """
+        self.withdrawn.update(dict.fromkeys(ids))
+        while len(self.withdrawn) > _MOST_WITHDRAWN:
+            del self.withdrawn[next(iter(self.withdrawn))]
+        self.write(Record(entries.encode([Dropped(list(ids), queue, now_ms())])))
 
     def block(self) -> None:
         """Keep all until the server takes messages again, and nobody waiting for it."""
