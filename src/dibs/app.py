@@ -279,7 +279,7 @@ class Dibs:
         messages = [call.message for call in prepared]
         self._pass_on(messages, lambda checked: send_in(connection, checked))
         # Not ours: until the caller commits, nobody knows them.
-        return [Job.of(message, self, is_ours=False) for message in messages]
+        return Job.of(messages, self, is_ours=False)
 
     # Asking
 
@@ -376,7 +376,7 @@ class Dibs:
 
     def _hand_over(self, messages: Sequence[Message]) -> list[Job[Any]]:
         self._send(messages)
-        return [Job.of(message, self, is_ours=True) for message in messages]
+        return Job.of(messages, self, is_ours=True)
 
     def _send(self, messages: Sequence[Message]) -> None:
         if messages:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, assert_never
 
 import msgspec
@@ -60,9 +60,17 @@ class Job(Generic[R]):
     for coroutines that does not block the event loop; the others may be called there too, but block it.
     """
 
-    __slots__ = ("_owner", "_since", "_source", "id", "queue", "task")
+    __slots__ = ("_handed_over", "_source", "id", "queue", "task")
 
-    def __init__(self, id: str, source: Source, *, task: str = "", queue: str = "", is_ours: bool = False) -> None:  # noqa: A002 -- the word of the API
+    def __init__(
+        self,
+        id: str,  # noqa: A002 -- the word of the API
+        source: Source,
+        *,
+        task: str = "",
+        queue: str = "",
+        handed_over: tuple[int, float] | None = None,
+    ) -> None:
         #: UUIDv7, or the caller's own.
         self.id = id
         #: The queue it was handed to; "" where only the id is known.
@@ -70,13 +78,16 @@ class Job(Generic[R]):
         #: The task's name; "" where only the id is known.
         self.task = task
         self._source = source
-        self._owner = os.getpid() if is_ours else None
-        self._since = time.monotonic()
+        #: By which process and when, on its monotonic clock; None where nobody here knows.
+        self._handed_over = handed_over
 
     @classmethod
-    def of(cls, message: Message, source: Source, *, is_ours: bool) -> Job[R]:
-        """Return the job that this message is."""
-        return cls(message.id, source, task=message.task or "", queue=message.queue, is_ours=is_ours)
+    def of(cls, messages: Sequence[Message], source: Source, *, is_ours: bool) -> list[Job[Any]]:
+        """Return the jobs that these messages are. They are ours if this process has handed them over just now."""
+        handed_over = (os.getpid(), time.monotonic()) if is_ours else None
+        return [
+            cls(each.id, source, task=each.task or "", queue=each.queue, handed_over=handed_over) for each in messages
+        ]
 
     def __repr__(self) -> str:
         """Never shows the arguments."""
@@ -99,8 +110,8 @@ class Job(Generic[R]):
         """
         broker = self._source.broker
         while (found := broker.ledger.job(self.id)) is None:
-            # What was handed over just now is known, though its record may be on its way still (RabbitMQ).
-            if broker.capabilities.is_ledger_exact or not self._is_ours or time.monotonic() > self._since + _LATE:
+            # What was handed over just now is known, though the ledger may not say so yet (RabbitMQ).
+            if broker.capabilities.is_ledger_exact or not self._is_fresh:
                 raise self._unknown()
             time.sleep(_PAUSE)
         return found
@@ -188,7 +199,12 @@ class Job(Generic[R]):
     @property
     def _is_ours(self) -> bool:
         """Whether this process handed it over: a forked child is told of nothing that its parent did."""
-        return self._owner == os.getpid()
+        return self._handed_over is not None and self._handed_over[0] == os.getpid()
+
+    @property
+    def _is_fresh(self) -> bool:
+        """Whether this process handed it over just now, so that its record may be on its way still."""
+        return self._is_ours and self._handed_over is not None and time.monotonic() <= self._handed_over[1] + _LATE
 
     def _look(self) -> Ending | None:
         """Return how it ended, without waiting for it."""

@@ -92,6 +92,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def due(self, now: int) -> int | None:
         """Return the time before which it must not start, in ms since 1970; None: at once."""
+        if self.at is None and self.delay is None:
+            return None
         due = _moment("at", self.at, now) if self.at is not None else _moment("delay", self.delay, now)
         if due is not None and now and due > now + LONGEST_DELAY * 1000:
             raise BadOption(f"The job is due {(due - now) / 86_400_000:.0f} days from now; at most 400 are possible.")
@@ -99,7 +101,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def deadline(self, now: int) -> int | None:
         """Return the time after which it must not start, in ms since 1970."""
-        return _moment("expires", self.expires, now)
+        return None if self.expires is None else _moment("expires", self.expires, now)
 
     def make_message(
         self, body: bytes, *, content_type: str, task: str | None = None, headers: Mapping[str, Any] | None = None
@@ -112,7 +114,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             id=self.id or new_id(),
             task=task,
             content_type=content_type,
-            headers=dict(headers or {}),
+            headers=dict(headers) if headers else {},
             priority=self.priority,
             enqueued=now,
             due=self.due(now),
@@ -135,6 +137,8 @@ def _moment(name: str, value: float | dt.timedelta | dt.datetime | None, now: in
 
 
 def _seconds(name: str, value: float | dt.timedelta) -> float:
+    if type(value) is float and 0 <= value <= LONGEST_DELAY:  # asked of every job
+        return value
     seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
     if not (_is_number(seconds) and 0 <= seconds <= LONGEST_DELAY):
         raise BadOption(f"{name}={value!r}: must be from 0 seconds to 400 days.")
