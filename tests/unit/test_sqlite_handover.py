@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from dibs import Dibs
-from dibs.brokers.sqlite import SqliteBroker
+from dibs.brokers.sqlite import SqliteBroker, rows
 from dibs.brokers.sqlite.errors import translated
 from dibs.errors import BrokerBusy, DibsError, HandoverUncertain, JobExists, StoreUnusable, UsageError
-from dibs.message import Message
+from dibs.message import Message, now_ms
 from tests.waiting import job, receive, until
 from tests.worlds_sqlite import Process, SqliteWorld
 
@@ -159,6 +163,81 @@ def test_a_single_send_is_one_transaction_of_four_statements(world: SqliteWorld)
     broker.send([job("a")])
 
     assert [statement.split()[0] for statement in seen] == ["BEGIN", "SELECT", "INSERT", "COMMIT"]
+
+
+def test_a_single_send_writes_less_than_four_pages(world: SqliteWorld) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    wal = world.path.with_name("dibs.db-wal")
+    before = wal.stat().st_size
+
+    for _ in range(200):  # fewer than lead to a checkpoint, behind which the WAL is written from its beginning
+        broker.send([job("a")])
+
+    pages = (wal.stat().st_size - before) / (24 + 4096)
+    # The row, its id and its place in the line, one page each; now and then one of them needs another page.
+    assert 3 * 200 <= pages < 4 * 200
+
+
+def test_a_single_send_stands_in_line_and_looks_for_other_files_once(
+    world: SqliteWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = world.open()
+    broker.send([job("a")])
+    calls: list[str] = []
+
+    def count(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def counted(*args: object) -> object:
+            calls.append(name)
+            return real(*args)
+
+        patch.setattr(module, name, counted)
+
+    hour_ago = time.time() - 3600  # long since anything was made or removed there
+    os.utime(world.path.parent, (hour_ago, hour_ago))
+    broker.send([job("a")])
+    with monkeypatch.context() as patch:
+        for name in ("getpid", "stat"):
+            count(os, name)
+        count(fcntl, "flock")
+
+        broker.send([job("a")])
+
+    assert calls == ["getpid", *["flock"] * 3, "stat", "flock"]
+
+
+def test_only_what_a_job_says_is_bound_to_its_insert(world: SqliteWorld) -> None:
+    broker = world.open()
+    later = now_ms() + 3_600_000
+    plain = job(
+        "a", b"{}", task="t", content_type="application/json", priority=7, enqueued=5, keep=3, is_private=True
+    )
+    more: dict[str, Any] = {"attempt": 2, "crashes": 1, "is_suspect": True, "error": "e", "unknown_since": 1}
+    more |= {"due": later, "expires": later, "headers": {"h": 1}, "properties": {"reply_to": "r"}}
+
+    statements = [broker._to_handover([plain]).statement]
+    statements += [broker._to_handover([job("a", **{name: value})]).statement for name, value in more.items()]
+    statements += [broker._to_handover([job("a"), job("a", due=0)]).statement]
+
+    assert statements == [rows.INSERT_NEW, *[rows.INSERT] * 10]
+    broker.send([plain])
+    assert [each.message for each in receive(broker.consume(["a"], limit=1), 1)] == [plain]
+
+
+def test_jobs_of_several_forms_that_share_a_commit_keep_their_order(world: SqliteWorld) -> None:
+    broker = world.open()
+    batches = [[job("a")], [job("a", headers={"h": 1})], [job("a"), job("a", error="e")], [job("a")]]
+    ids = [message.id for batch in batches for message in batch]
+    handovers = [broker._to_handover(batch) for batch in batches]
+
+    broker._open().commits._waiting.extend(handovers[1:])
+    broker._open().commits.send(handovers[0])
+
+    assert all(handover.is_over for handover in handovers)
+    got = receive(broker.consume(["a"], limit=9), 5)
+    assert [each.message.id for each in got] == ids
 
 
 def test_a_forked_child_sends_and_leaves_the_parents_connections_alone(world: SqliteWorld) -> None:

@@ -265,8 +265,7 @@ class SqliteBroker:
         return stored
 
     def _to_handover(self, messages: Sequence[Message]) -> Handover:
-        now = now_ms()
-        stored, queues, size = [], set(), 0
+        new, queues, size = [], set(), 0
         for message in messages:
             length = len(message.body)
             if length > _BODY_BYTES:
@@ -274,10 +273,16 @@ class SqliteBroker:
                     f"Message {message.id} has {length} bytes; SQLite takes at most {_BODY_BYTES}. Nothing of the "
                     "call was stored. Keep large data elsewhere and send its place."
                 )
-            due = message.due
             queue = self._prefix + message.queue
-            state = rows.DELAYED if due is not None and due > now else rows.READY
-            stored.append(rows.to_row(message, queue, state=state, due=due))
+            if (row := rows.to_new_row(message, queue)) is not None:
+                new.append(row)
             queues.add(queue)
             size += length + 256
-        return Handover(stored, queues, size)
+        if len(new) == len(messages):
+            return Handover(rows.INSERT_NEW, new, queues, size)
+        return Handover(rows.INSERT, [self._to_row(message) for message in messages], queues, size)
+
+    def _to_row(self, message: Message) -> rows.Row:
+        due = message.due
+        state = rows.DELAYED if due is not None and due > now_ms() else rows.READY
+        return rows.to_row(message, self._prefix + message.queue, state=state, due=due)

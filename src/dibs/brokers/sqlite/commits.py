@@ -12,6 +12,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from dibs.brokers.sqlite import rows
@@ -36,9 +38,11 @@ _TAKEN = "SELECT id FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?))"
 class Handover:
     """What one call hands over, and what came of it."""
 
-    __slots__ = ("bell", "error", "is_over", "queues", "rows", "size")
+    __slots__ = ("bell", "error", "is_over", "queues", "rows", "size", "statement")
 
-    def __init__(self, messages: Sequence[rows.Row], queues: set[str], size: int) -> None:
+    def __init__(self, statement: str, messages: Sequence[rows.Row], queues: set[str], size: int) -> None:
+        #: One of `rows`' INSERTs, and the values that it takes.
+        self.statement = statement
         self.rows = messages
         self.queues = queues
         self.size = size
@@ -154,14 +158,15 @@ class Commits:
         alone = batch[0] if len(batch) == 1 else None
         if alone is not None and len(alone.rows) == 1:
             try:
-                self._connection.execute(rows.INSERT, alone.rows[0])
+                self._connection.execute(alone.statement, alone.rows[0])
             except FAULTS as error:
                 raise _fault(self._connection, alone, self._store.path, error) from error
             return
         if alone is None:
             self._connection.execute("SAVEPOINT handovers")
             try:
-                self._connection.executemany(rows.INSERT, (row for handover in batch for row in handover.rows))
+                for statement, alike in groupby(batch, attrgetter("statement")):
+                    self._connection.executemany(statement, [row for handover in alike for row in handover.rows])
             except FAULTS:
                 self._connection.execute("ROLLBACK TO handovers")  # one of them is at fault: each by itself
             else:
@@ -185,7 +190,7 @@ def insert(connection: sqlite3.Connection | sqlite3.Cursor, handover: Handover, 
     """Insert all of it, or nothing and note why. The transaction goes on either way."""
     connection.execute("SAVEPOINT handover")
     try:
-        connection.executemany(rows.INSERT, handover.rows)
+        connection.executemany(handover.statement, handover.rows)
     except FAULTS as error:
         connection.execute("ROLLBACK TO handover")
         handover.error = _fault(connection, handover, path, error)

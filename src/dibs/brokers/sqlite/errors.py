@@ -47,10 +47,8 @@ def translated(path: Path) -> Iterator[None]:
     """Turn what the driver raises inside into dibs' errors, named in `dibs.errors`."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise translate(error, path) from error
-    except OSError as error:
-        raise StoreUnusable(f"{error.filename or path}: {error.strerror}. dibs needs it to use {path}.") from error
 
 
 def is_uncertain(error: BrokerError) -> bool:
@@ -58,8 +56,10 @@ def is_uncertain(error: BrokerError) -> bool:
     return getattr(error.__cause__, "sqlite_errorcode", 0) in _BEHIND_THE_COMMIT
 
 
-def translate(error: sqlite3.Error, path: Path) -> BrokerError:
+def translate(error: sqlite3.Error | OSError, path: Path) -> BrokerError:
     """Return the error that says what happened to `path` and what to do."""
+    if isinstance(error, OSError):
+        return StoreUnusable(f"{error.filename or path}: {error.strerror}. dibs needs it to use {path}.")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     name = getattr(error, "sqlite_errorname", "no code")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

@@ -35,29 +35,47 @@ class Line:
         self._mutex = threading.Lock()
         self._patience = _PATIENCE
         self._waiting: _Place | None = None
+        #: How this process has the turn, for the thread that holds the mutex: by its own files, by a place that was
+        #: waited for, or, where neither is set, because it passed over the line.
+        self._is_mine = False
+        self._reached: _Place | None = None
 
     @contextmanager
     def turn(self, deadline: float) -> Iterator[None]:
-        """Wait for this thread's turn, at the longest until `deadline` (monotonic), and keep it inside the block.
+        """Wait for this thread's turn, and keep it inside the block. See `enter`."""
+        self.enter(deadline)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self, deadline: float) -> None:
+        """Wait for this thread's turn, at the longest until `deadline` (monotonic), and keep it until `leave`.
 
         Raises:
             Busy: other threads of this process kept their turns until then.
         """
-        if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(
+            timeout=max(0.0, deadline - time.monotonic())
+        ):
             raise Busy
-        place: _Place | None = None
         try:
-            is_mine = self._step_in()
-            if not is_mine:
-                place = self._wait(deadline)
-            try:
-                yield
-            finally:
-                if is_mine:
-                    fcntl.flock(self._line, fcntl.LOCK_UN)
-                elif place is not None:
-                    place.leave()
+            self._is_mine = self._step_in()
+            if not self._is_mine:
+                self._reached = self._wait(deadline)
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        try:
+            if self._is_mine:
+                fcntl.flock(self._line, fcntl.LOCK_UN)
+            elif self._reached is not None:
+                self._reached.leave()
         finally:
+            self._is_mine, self._reached = False, None
             self._mutex.release()
 
     def forget(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from dibs.brokers.sqlite import migration
-from dibs.brokers.sqlite.errors import Busy, translated
+from dibs.brokers.sqlite.errors import Busy, translate, translated
 from dibs.brokers.sqlite.files import Files, has_removed_index
 from dibs.brokers.sqlite.filesystem import check_filesystem
 from dibs.brokers.sqlite.line import Line
@@ -132,8 +132,9 @@ class Store:
         """
         timeout = self._connections[connection]
         deadline = time.monotonic() + timeout
-        try:
-            with translated(self.path), self.line.turn(deadline):
+        try:  # one context manager for all of it: a hand-over of one job feels each
+            self.line.enter(deadline)
+            try:
                 self._begin(connection, deadline, timeout)
                 try:
                     self._check_files()
@@ -144,11 +145,15 @@ class Store:
                     _roll_back(connection)
                     raise
                 self._count(connection, size)
+            finally:
+                self.line.leave()
         except Busy as busy:
             raise BrokerBusy(self._busy_text(timeout)) from busy
         except StoreGone:
             self._rescue(connection)
             raise
+        except (sqlite3.Error, OSError) as error:
+            raise translate(error, self.path) from error
 
     @contextmanager
     def read(self) -> Iterator[None]:
