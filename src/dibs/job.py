@@ -271,7 +271,7 @@ class Job(Generic[R]):
         return f"Job {self.id}" + (f" of task {self.task}" if self.task else "")
 
 
-class Prepared(msgspec.Struct, Generic[R], frozen=True):
+class Prepared(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """A call that was checked and encoded, but not yet handed over."""
 
     #: As it will be handed over.

@@ -22,7 +22,8 @@ DEFAULT_KEEP = 86400.0
 _FETCHED = 64
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+# No message leads back to itself, so the collector need not look at the tens of thousands that there may be.
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A job's form on the wire, or a plain message from elsewhere."""
 
     #: The payload as it came. A job's is `{"args": [...], "kwargs": {...}}` in JSON.
