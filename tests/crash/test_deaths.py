@@ -19,17 +19,23 @@ from tests.waiting import until
 from tests.workers import Worker, is_alive
 
 
-def test_a_job_whose_executor_is_killed_is_done_by_the_next_one(stage: Stage) -> None:
+def test_a_job_whose_executor_is_killed_is_done_by_the_next_one(stage: Stage, tmp_path: Path) -> None:
+    over = tmp_path / "over"
     worker = stage.worker("-p", "1")
-    stage.enqueue("work", "a", 1.0)
+    stage.enqueue("wait_for_file", "a", str(over))
     (start,) = stage.wait_for("start", 1)
 
     os.kill(start.pid, signal.SIGKILL)
 
+    _, again = stage.wait_for("start", 2)
+    until(lambda: len(worker.executors) == 2)  # one more for other jobs: a job that has killed runs alone
+    (spare,) = set(worker.executors) - {again.pid}
+    over.touch()
     (end,) = stage.wait_for("end", 1)
-    assert end.pid != start.pid
+    assert end.pid == again.pid != start.pid
     assert len(stage.events("start")) == 2
     until(lambda: len(worker.executors) == 1)
+    assert worker.executors == [spare]
     assert "signal 9 (SIGKILL)" in worker.log
 
 
