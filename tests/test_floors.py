@@ -24,6 +24,7 @@ FLOORS = {
     "dibs.backoff": 0,
     "dibs.codec": 0,
     "dibs.url": 0,
+    "dibs.settings": 0,
     "dibs.current": 0,
     "dibs.ledger": 1,
     "dibs.facts": 1,

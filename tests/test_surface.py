@@ -26,6 +26,9 @@ LAZY = {
     "pydantic",
     "http",
     "email",
+    "pathlib",
+    "urllib",
+    "random",
 }
 
 

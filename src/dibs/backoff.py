@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import msgspec
 
 from dibs.errors import BadOption
@@ -47,4 +45,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
             delay = min(self.limit, self.first * self.factor ** (attempt - 1))
         except OverflowError:
             delay = self.limit
-        return delay * random.uniform(0.5, 1.0) if self.jitter else delay
+        if not self.jitter:
+            return delay
+        from random import uniform  # noqa: PLC0415 -- takes a millisecond to import, and only who fails needs it
+
+        return delay * uniform(0.5, 1.0)

@@ -20,17 +20,19 @@ run (see "at least once" in the docs).
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from dibs.facts import Facts
 from dibs.ledger.ledger import Ledger
 from dibs.ledger.life import Note
 from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery, Message
 from dibs.outcome import DeadLetter, Outcome
 from dibs.selection import EVERY, Selection
+
+if TYPE_CHECKING:
+    from dibs.facts import Facts
 
 #: What can be purged.
 State = Literal["ready", "delayed"]

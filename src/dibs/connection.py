@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-from pathlib import Path
 
 from dibs.broker import Broker
-from dibs.brokers import connect
+from dibs.brokers import connect, read
 from dibs.errors import BadOption
+from dibs.url import Address
 
 
 class Connection:
@@ -34,13 +34,13 @@ class Connection:
         self._may_create = url is not None
         self._lock = threading.Lock()
         self._broker: Broker | None = None
-        if url is not None:
-            self._broker = self._connect(url)  # connects to nothing, but tells a wrong URL here
+        #: What the URL named when it was given; a broker that nobody uses, in an executor say, is not even imported.
+        self._address: Address | None = None if url is None else read(url)
 
     @property
     def url(self) -> str:
         """The broker's URL, with its password."""
-        return self._given_url or os.environ.get("DIBS_URL") or f"sqlite:///{Path.cwd() / 'dibs.db'}"
+        return self._given_url or os.environ.get("DIBS_URL") or f"sqlite:///{os.path.abspath('dibs.db')}"  # noqa: PTH100
 
     @property
     def broker(self) -> Broker:
@@ -48,7 +48,7 @@ class Connection:
         if self._broker is None:
             with self._lock:
                 if self._broker is None:
-                    self._broker = self._connect(self.url)
+                    self._broker = self._connect(self._address or self.url)
         return self._broker
 
     def use(self, url: str | None, *, may_create: bool, patience: float) -> None:
@@ -56,7 +56,8 @@ class Connection:
         with self._lock:
             self.close()
             self._broker = None
-            self._given_url = url or self._given_url
+            if url:
+                self._given_url, self._address = url, read(url)
             self._handover_timeout = min(self._handover_timeout, patience)
             self._may_create = self._may_create or may_create or url is not None
 
@@ -65,7 +66,7 @@ class Connection:
         if self._broker is not None:
             self._broker.close()
 
-    def _connect(self, url: str) -> Broker:
+    def _connect(self, url: str | Address) -> Broker:
         return connect(
             url,
             namespace=self._namespace,

@@ -33,15 +33,12 @@ _MOST = 32
 
 
 @contextmanager
-def serving(address: str | None, health: Health | None) -> Iterator[None]:
-    """Serve `/metrics`, `/healthz` and `/readyz` at that address, if there is one.
+def serving(address: str, health: Health) -> Iterator[None]:
+    """Serve `/metrics`, `/healthz` and `/readyz` at that address.
 
     Raises:
         BadOption: there is no such address here, or others listen there.
     """
-    if address is None or health is None:
-        yield
-        return
     host, port = read_address(address)
     try:
         server = _Server(host, port, health)

@@ -12,6 +12,8 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,18 +22,19 @@ from dibs.worker.cancelling import Cancelling, final
 from dibs.worker.child import Child, Death
 from dibs.worker.ending import STOP_PATIENCE, Ending, end_executors
 from dibs.worker.frames import Began, Finished, Frame, Overdue, Ready, Refused, Said, Setup, Worn
-from dibs.worker.health import Health
 from dibs.worker.noting import Noting
 from dibs.worker.options import WorkerOptions
 from dibs.worker.orphans import reap_orphans
 from dibs.worker.pause import Pause
-from dibs.worker.probes import serving
 from dibs.worker.report import ids
 from dibs.worker.showing import Showing
 from dibs.worker.signals import Signals
 from dibs.worker.slots import Slots
 from dibs.worker.supply import Supply
 from dibs.worker.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from dibs.worker.health import Health
 
 log = logging.getLogger("dibs.worker")
 
@@ -66,7 +69,13 @@ class Supervisor:
         self._failure: Exception | None = None
         self._quiet_since = time.monotonic()
         #: Who asks it is told through this; None: nobody may.
-        self._health = Health(self._supply, self._showing, self._ending) if options.metrics else None
+        self._health: Health | None = None
+        self._serving: AbstractContextManager[None] = nullcontext()
+        if options.metrics:
+            from dibs.worker import health, probes  # noqa: PLC0415 -- an HTTP server is 4 MB where nobody asks
+
+            self._health = health.Health(self._supply, self._showing, self._ending)
+            self._serving = probes.serving(options.metrics, self._health)
 
     def run(self) -> None:
         """Work until told to stop, or in a burst until nothing is ready.
@@ -78,7 +87,7 @@ class Supervisor:
             BrokerError: the broker can't be used.
             BadOption: nothing can listen where metrics are to be served.
         """
-        with self._signals as signals, serving(self._options.metrics, self._health):
+        with self._signals as signals, self._serving:
             self._selector.register(signals, selectors.EVENT_READ, None)
             try:
                 self._replace()

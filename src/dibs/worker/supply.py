@@ -8,13 +8,13 @@ import selectors
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from dibs.broker import Broker, Consumer
 from dibs.errors import BrokerError, ReceiptLost, StoreGone
 from dibs.ledger.life import Note
 from dibs.ledger.snapshot import Snapshot
 from dibs.message import Delivery
-from dibs.metrics.tally import Tally
 from dibs.outcome import Done, Outcome, Released, RetryIn
 from dibs.worker.consuming import consume
 from dibs.worker.crashes import SUSPECT_AFTER_DEATHS, SUSPECT_AFTER_RETURNS
@@ -22,6 +22,9 @@ from dibs.worker.frames import Ready
 from dibs.worker.options import WorkerOptions
 from dibs.worker.pause import Pause
 from dibs.worker.report import ids, report
+
+if TYPE_CHECKING:
+    from dibs.metrics.tally import Tally
 
 log = logging.getLogger("dibs.worker")
 

@@ -13,8 +13,9 @@ from itertools import islice
 import msgspec
 from pika import exceptions
 
+from dibs import settings
 from dibs.broker import CancelAnswer, Capabilities, Queue, QueueInfo, State
-from dibs.brokers.rabbitmq import faults, login, wire
+from dibs.brokers.rabbitmq import faults, wire
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.consumer import RabbitConsumer
 from dibs.brokers.rabbitmq.deadletters import DeadLetters
@@ -25,7 +26,7 @@ from dibs.brokers.rabbitmq.ledger.control import Orders
 from dibs.brokers.rabbitmq.ledger.entries import Cancel, Dropped, Entry, Pause, Purged
 from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
-from dibs.brokers.rabbitmq.ledger.streams import Keeping, Streams
+from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.brokers.rabbitmq.moving.sink import RabbitSink
 from dibs.brokers.rabbitmq.moving.source import RabbitSource
 from dibs.brokers.rabbitmq.publisher import Publisher
@@ -48,15 +49,14 @@ class RabbitBroker:
     """The queues of one virtual host, or of one namespace in it. See `Broker`."""
 
     def __init__(self, address: Address, *, namespace: str, handover_timeout: float, may_declare: bool) -> None:
-        """Check the address. Nothing is opened before first use."""
-        login.check(address)
+        """Remember what to open. Nothing is opened before first use."""
         self._address = address
         self._names = Names(namespace)
         self._timeout = handover_timeout
         self._may_declare = may_declare
-        keeping = login.keeping(address)
+        keeping = settings.keeping(address)
         self._has_ledger = keeping is not None
-        self._streams = Streams(self._names, keeping or Keeping(), may_declare=may_declare)
+        self._streams = Streams(self._names, keeping or settings.Keeping(), may_declare=may_declare)
         self._orders = Orders(self._streams, lambda: None)
         self._ledger = RabbitLedger(address, self._streams, timeout=handover_timeout, on_queue=self._use_reply_queue)
         #: The queue where this process waits for outcomes, once it has waited for one.

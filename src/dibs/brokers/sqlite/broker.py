@@ -26,7 +26,7 @@ from dibs.ledger.tables import SCHEMA_VERSION
 from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
-from dibs.url import Address, check_options
+from dibs.url import Address
 
 #: SQLite refuses rows over a billion bytes by default; this leaves room for headers and an error text.
 _BODY_BYTES = 512 * 1024 * 1024
@@ -59,14 +59,13 @@ class SqliteBroker:
         """Remember what to open; nothing is opened before its first use.
 
         Args:
-            address: a path, with `unsafe_fs=1` (open it on any file system) and `share=1` (make dibs' tables in a
-                database that has others).
+            address: an absolute path, with `unsafe_fs=1` (open it on any file system) and `share=1` (make dibs'
+                tables in a database that has others).
             namespace: put before every queue's name, with a dot.
             handover_timeout: seconds that a write waits for others at the most.
             may_create: make the file where there is none.
         """
-        check_options(address, {"unsafe_fs", "share"})
-        self._path = Path(os.path.abspath(address.path or ""))  # noqa: PTH100  # resolve() would follow links
+        self._path = Path(address.path or "")
         self._prefix = f"{namespace}." if namespace else ""
         self._timeout = handover_timeout
         self._may_create = may_create

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-import msgspec
 from pika import exceptions
 
 from dibs.brokers.rabbitmq import faults
 from dibs.brokers.rabbitmq.channel import Channel, Connection
 from dibs.brokers.rabbitmq.topology import Names
 from dibs.errors import LedgerUnavailable
+from dibs.settings import Keeping
 
 _log = logging.getLogger("dibs.rabbitmq")
 
@@ -23,14 +23,6 @@ _log = logging.getLogger("dibs.rabbitmq")
 _SEGMENT_BYTES = 50 * 1000 * 1000
 #: Of how many segments the ledger has room for at the least.
 _SEGMENTS = 4
-
-
-class Keeping(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the ledger keeps what stands in it, as the URL says."""
-
-    #: As RabbitMQ writes it: "7D".
-    age: str = "7D"
-    size_bytes: int = 5 * 1000 * 1000 * 1000
 
 
 class Streams:
