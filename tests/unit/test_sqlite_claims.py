@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from dibs.brokers.sqlite import SqliteBroker, cancels, claims, commits, counts, dead, ledger, liveness, waiting
 from dibs.brokers.sqlite import consumer as consumers
-from dibs.errors import ReceiptLost, StoreUnusable
+from dibs.errors import ReceiptLost
 from dibs.ledger import tables
 from dibs.message import now_ms
 from dibs.outcome import Dead, Done, RetryIn
@@ -207,23 +208,34 @@ def test_a_settle_is_one_transaction(broker: SqliteBroker) -> None:
     ]
 
 
-def test_what_was_claimed_reaches_the_owner_though_the_second_look_fails(
+def test_what_is_got_is_handed_on_before_more_is_looked_for(
     broker: SqliteBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker.send([job("a")])
-    consumer = broker.consume(["a"], limit=2)
+    consumer = broker.consume(["a"], limit=3)
     peek, looks = claims.peek, []
 
-    def fail_second(*values: Any) -> list[claims.Glance]:
+    def count(*values: Any) -> list[claims.Glance]:
         looks.append(values)
-        if len(looks) == 2:
-            raise StoreUnusable("a broken disk")
         return peek(*values)
 
-    monkeypatch.setattr(claims, "peek", fail_second)
+    monkeypatch.setattr(claims, "peek", count)
 
-    assert len(consumer.receive(2)) == 1
-    assert len(looks) == 2
+    def look() -> tuple[int, int]:
+        looks.clear()
+        return len(consumer.receive(3)), len(looks)
+
+    assert look() == (0, 2)  # behind the second one it is woken
+    assert consumer.timeout() > 0
+    assert look() == (0, 1)  # it is still
+    broker.send([job("a")])
+    assert look() == (1, 1)
+    assert consumer.timeout() == 0  # nobody tells of what came behind that look
+    broker.send([job("a")])
+    assert look() == (1, 1)
+    assert consumer.timeout() > 0
+    broker.send([job("a")])
+    assert select.select([consumer], [], [], 10)[0]
+    assert look() == (1, 1)
 
 
 def test_paging_goes_on_from_the_beginning_when_its_place_is_gone(broker: SqliteBroker) -> None:

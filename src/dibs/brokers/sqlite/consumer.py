@@ -59,6 +59,8 @@ class SqliteConsumer:
         self._mask = mask_of(self._queues)
         self._claims = 0
         self._has_room = True
+        #: More may be ready, of which nobody tells: the owner is to look again before he waits.
+        self._is_unsure = False
         self._due: int | None = None
         #: By receipt, what the owner has in his hands, and what of it he is to cancel.
         self._held: dict[claims.Receipt, Delivery] = {}
@@ -84,6 +86,8 @@ class SqliteConsumer:
 
     def timeout(self) -> float:
         """Seconds until `receive` should be called though nothing was readable."""
+        if self._is_unsure:
+            return 0.0
         wait = self._membership.timeout()
         if self._has_room:
             wait = min(wait, _LOOK_EVERY)
@@ -97,14 +101,20 @@ class SqliteConsumer:
         if self._membership.tend():
             self._look_for_cancels()
         self._prune()
+        slot = self._membership.slot
+        if self._is_unsure and limit > 0:
+            self._board.wait(slot, self._membership.id, self._mask)
+        is_told = self._board.is_waiting(slot)  # of all that the look does not find
         got = self._claim(limit) if limit > 0 else []
-        if len(got) < limit:
-            self._board.wait(self._membership.slot, self._membership.id, self._mask)
+        if not got and limit > 0 and not is_told:
+            self._board.wait(slot, self._membership.id, self._mask)
             # Once more: what was stored between the look and the word on the board woke nobody.
-            got += self._claim_more(got, limit)
+            is_told, got = True, self._claim(limit)
         self._has_room = len(got) < limit
+        # What was got is begun before anything else is looked for.
+        self._is_unsure = self._has_room and not is_told
         if not self._has_room:
-            self._board.clear(self._membership.slot)
+            self._board.clear(slot)
         return got
 
     def settle(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
@@ -196,14 +206,6 @@ class SqliteConsumer:
         if self._is_behind:
             with self._store.write(self._connection, size=_PRUNED_AT_ONCE * 256):
                 self._is_behind = tables.prune(self._connection, now_ms(), _PRUNED_AT_ONCE) == _PRUNED_AT_ONCE
-
-    def _claim_more(self, got: Sequence[Delivery], limit: int) -> list[Delivery]:
-        try:
-            return self._claim(limit - len(got))
-        except BrokerError:
-            if not got:
-                raise
-            return []  # what was claimed must reach the owner; the next call says what is wrong
 
     def _claim(self, limit: int) -> list[Delivery]:
         with self._store.read():

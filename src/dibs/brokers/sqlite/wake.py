@@ -72,6 +72,10 @@ class Board:
         if slot < SLOTS:
             self._words[slot] = worker << _MASK_BITS | mask
 
+    def is_waiting(self, slot: int) -> bool:
+        """Tell whether the worker of this slot waits, and nobody has woken it since it wrote so."""
+        return slot < SLOTS and self._words[slot] != 0
+
     def clear(self, slot: int) -> None:
         """Write that the worker of this slot does not wait."""
         if slot < SLOTS:
