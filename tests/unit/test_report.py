@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
 import pytest
 
 from dibs.message import Delivery, Message
-from dibs.outcome import Cancelled, Dead, Done
+from dibs.outcome import Cancelled, Dead, Done, RetryIn
 from dibs.worker.report import report
 
 
@@ -29,3 +30,19 @@ def test_a_cancelled_job_is_told_and_one_that_is_done_is_not(caplog: pytest.LogC
 
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("INFO", "job cancelled job=1 task=t queue=q attempt=1")
+
+
+def test_of_a_private_job_the_log_has_what_kind_of_error_it_was_and_no_word_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    f()\nlib.LoginError: hunter2'
+    message = Message(body=b"secret", queue="q", id="1", task="t", is_private=True)
+    delivery = Delivery(message=message, receipt=None)
+
+    report(delivery, Dead("failed", error))
+    report(delivery, RetryIn(1.0, msgspec.structs.replace(message, error=error)))
+    report(delivery, Dead("buried", "hunter2"))
+
+    said = [record.getMessage() for record in caplog.records]
+    assert not any("hunter2" in line for line in said)
+    assert [line.rpartition("error=")[2] for line in said] == ["LoginError", "LoginError", "private"]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from dibs.message import Delivery
+from dibs.message import Delivery, Message
 from dibs.outcome import Cancelled, Dead, Outcome, RetryIn
+from dibs.raised import raised_in
 from dibs.text import visible
 
 log = logging.getLogger("dibs.worker")
+
+#: What an error begins with that was raised; others are the words of a job that asked to be set aside.
+_TRACEBACK = "Traceback (most recent call last):\n"
 
 
 def report(delivery: Delivery, outcome: Outcome) -> None:
@@ -30,10 +34,10 @@ def report(delivery: Delivery, outcome: Outcome) -> None:
                 )
         case RetryIn(delay=delay, message=next_message):
             text = "job will be tried again delay=%.1fs job=%s task=%s queue=%s attempt=%d error=%s"
-            log.warning(text, delay, *fields, _last_line(next_message.error or ""))
+            log.warning(text, delay, *fields, _gist(message, next_message.error or ""))
         case Dead(reason=reason, error=error):
             text = "job set aside reason=%s job=%s task=%s queue=%s attempt=%d error=%s"
-            log.error(text, reason, *fields, _last_line(error))
+            log.error(text, reason, *fields, _gist(message, error))
         case Cancelled():
             log.info("job cancelled job=%s task=%s queue=%s attempt=%d", *fields)
 
@@ -43,7 +47,11 @@ def ids(deliveries: Iterable[Delivery]) -> str:
     return ",".join(_one_line(delivery.message.id) for delivery in deliveries) or "none"
 
 
-def _last_line(error: str) -> str:
+def _gist(message: Message, error: str) -> str:
+    """Return the last line of what an error says; of a private job the name of what was raised, and no word of it."""
+    if message.is_private:
+        name = raised_in(error)[0] if _TRACEBACK in error else ""  # else a word of the job's own might pass for one
+        return _one_line(name[:200]) or "private"
     lines = error.strip().splitlines()
     return _one_line(lines[-1][:200]) if lines else ""
 
