@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -510,3 +511,17 @@ def test_a_paused_queue_costs_its_workers_a_look_and_no_transaction(world: Sqlit
 def test_a_word_on_the_board_is_as_wide_as_its_mask() -> None:
     assert wake.mask_of([str(number) for number in range(5000)], bits=64) == 2**64 - 1
     assert wake.mask_of([str(number) for number in range(5000)]) == 2**32 - 1
+
+
+def test_brokers_that_were_waited_with_leave_nothing_behind_for_forks(
+    world: SqliteWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks: list[object] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **given: hooks.append(given))
+
+    for _ in range(3):
+        broker = world.open()
+        assert broker.ledger.watch(new_id(), is_ours=False).result(PATIENCE) is None
+        broker.close()
+
+    assert hooks == []

@@ -43,6 +43,12 @@ SELECT id FROM dibs_jobs WHERE id IN (SELECT value FROM json_each(?1)) AND subst
 
 _FORGOTTEN = Ending(status="forgotten")
 
+#: Held while a file is read, and during a fork: whoever reads has locks of SQLite's own, and a child that got them
+#: taken would wait for ever. One for the process: what is to be done at a fork can't be taken back, so that it would
+#: pile up in a program that opens one broker after the other.
+_LOOKING = threading.Lock()
+os.register_at_fork(before=_LOOKING.acquire, after_in_parent=_LOOKING.release, after_in_child=_LOOKING.release)
+
 
 class Waiters:
     """The board of all processes that wait, mapped into this one."""
@@ -81,14 +87,6 @@ class Waiting:
         self._prefix = prefix
         self._waiters = waiters
         self._lock = threading.Lock()
-        #: Held while the file is read, and during a fork: whoever reads has locks of SQLite's own, and a child that
-        #: got them taken would wait for ever.
-        self._looking = threading.Lock()
-        os.register_at_fork(
-            before=self._looking.acquire,
-            after_in_parent=self._looking.release,
-            after_in_child=self._looking.release,
-        )
         self._futures: dict[str, list[Future[Ending | None]]] = {}
         self._mask = 0
         self._is_closed = False
@@ -165,7 +163,7 @@ class Waiting:
             is_checked: see that the file is still the one that was opened.
         """
         try:
-            with self._looking, self._store.read():
+            with _LOOKING, self._store.read():
                 if is_checked:
                     self._store.check(self._connection)
                 ended: dict[str, Ending | None] = dict(tables.endings(self._connection, ids, prefix=self._prefix))
