@@ -54,12 +54,13 @@ def open_app(options: argparse.Namespace, *, patience: float = _PATIENCE) -> Ite
 
     from dibs.app import Dibs  # noqa: PLC0415
     from dibs.loading import load_app  # noqa: PLC0415
+    from dibs.url import parse  # noqa: PLC0415
 
     logging.getLogger("dibs").addHandler(logging.NullHandler())  # what is wrong in the end is raised
     app = load_app(options.app) if options.app else Dibs()
     app.use(options.url, may_create=has_terminal(), patience=patience)
     try:
-        if not app.broker.capabilities.is_shared:
+        if parse(app.url).scheme == "memory":  # what it can do would tell as well, but a server has to be asked that
             raise UsageError(
                 f"{app.broker.location} is in one process alone, so this command would only talk to itself. Name "
                 "another broker with --url or DIBS_URL."

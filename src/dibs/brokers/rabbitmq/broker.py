@@ -9,6 +9,7 @@ from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 from pika import exceptions
@@ -17,21 +18,13 @@ from dibs import settings
 from dibs.broker import CancelAnswer, Capabilities, Queue, QueueInfo, State
 from dibs.brokers.rabbitmq import faults, wire
 from dibs.brokers.rabbitmq.channel import Channel, Connection
-from dibs.brokers.rabbitmq.consumer import RabbitConsumer
-from dibs.brokers.rabbitmq.deadletters import DeadLetters
 from dibs.brokers.rabbitmq.flight import Flight, enqueued_by, flight_of
-from dibs.brokers.rabbitmq.intake import Intake
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.control import Orders
 from dibs.brokers.rabbitmq.ledger.entries import Cancel, Dropped, Entry, Pause, Purged
-from dibs.brokers.rabbitmq.ledger.journal import Record
 from dibs.brokers.rabbitmq.ledger.ledger import RabbitLedger
 from dibs.brokers.rabbitmq.ledger.streams import Streams
-from dibs.brokers.rabbitmq.moving.sink import RabbitSink
-from dibs.brokers.rabbitmq.moving.source import RabbitSource
-from dibs.brokers.rabbitmq.publisher import Publisher
 from dibs.brokers.rabbitmq.topology import DELAY_STEP, LOST, Names, Topology
-from dibs.brokers.rabbitmq.walk import Walk
 from dibs.errors import LedgerUnavailable, MessageTooLarge, UnknownQueue, UsageError
 from dibs.facts import Facts
 from dibs.ledger.ledger import Ledger
@@ -40,6 +33,14 @@ from dibs.names import DEAD_SUFFIX
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
 from dibs.url import Address
+
+# What only some need is imported by who needs it: all of it together takes longer than to ask the ledger something.
+if TYPE_CHECKING:
+    from dibs.brokers.rabbitmq.consumer import RabbitConsumer
+    from dibs.brokers.rabbitmq.deadletters import DeadLetters
+    from dibs.brokers.rabbitmq.moving.sink import RabbitSink
+    from dibs.brokers.rabbitmq.moving.source import RabbitSource
+    from dibs.brokers.rabbitmq.publisher import Publisher
 
 #: The largest body that every server takes; RabbitMQ before 4.0 takes more.
 _BODY_BYTES, _OLD_BODY_BYTES = 16 * 1024 * 1024, 128 * 1024 * 1024
@@ -109,6 +110,9 @@ class RabbitBroker:
 
     def consume(self, queues: Sequence[str], *, limit: int) -> RabbitConsumer:
         """Begin to receive from these queues. See `Broker.consume`."""
+        from dibs.brokers.rabbitmq.consumer import RabbitConsumer  # noqa: PLC0415
+        from dibs.brokers.rabbitmq.intake import Intake  # noqa: PLC0415
+
         topology = Topology(self._names, self._types, may_declare=self._may_declare)
         streams = self._streams if self._has_ledger else None
         intake = Intake(self._address, topology, queues, limit, self._publisher, streams)
@@ -196,7 +200,6 @@ class RabbitBroker:
     def examine(self, queues: Sequence[Queue] = (), *, is_deep: bool = False) -> Facts:
         """Look at what there is in the server, and ask its management API where that is. See `Broker.examine`."""
         del is_deep
-        # These cost every producer some, who needs nothing of them.
         from dibs.brokers.rabbitmq import examination, management  # noqa: PLC0415
 
         uses_ledger = self._has_ledger
@@ -215,6 +218,8 @@ class RabbitBroker:
 
     def source(self) -> RabbitSource:
         """Return it as the source of a move."""
+        from dibs.brokers.rabbitmq.moving.source import RabbitSource  # noqa: PLC0415
+
         return RabbitSource(
             self._address,
             self._names,
@@ -228,6 +233,8 @@ class RabbitBroker:
 
     def sink(self) -> RabbitSink:
         """Return it as the target of a move."""
+        from dibs.brokers.rabbitmq.moving.sink import RabbitSink  # noqa: PLC0415
+
         return RabbitSink(
             self._address,
             self._names,
@@ -263,6 +270,8 @@ class RabbitBroker:
             self.reply_queue, self._orders = None, Orders(self._streams, lambda: None)
         with self._lock:
             if self._open_publisher is None:
+                from dibs.brokers.rabbitmq.publisher import Publisher  # noqa: PLC0415
+
                 topology = Topology(self._names, self._types, may_declare=self._may_declare)
                 self._open_publisher = Publisher(self._address, topology, self._streams)
             return self._open_publisher
@@ -271,12 +280,17 @@ class RabbitBroker:
         self.reply_queue = name
 
     def _dead_letters(self, queue: str) -> DeadLetters:
+        from dibs.brokers.rabbitmq.deadletters import DeadLetters  # noqa: PLC0415
+        from dibs.brokers.rabbitmq.walk import Walk  # noqa: PLC0415
+
         walk = partial(Walk, queue, self._names, self._address, may_declare=self._may_declare, timeout=self._timeout)
         return DeadLetters(walk, self._names, self._publisher, self._record, self._timeout)
 
     def _record(self, entry: Entry) -> None:
         """Have the ledger told, some time soon."""
         if self._has_ledger:
+            from dibs.brokers.rabbitmq.ledger.journal import Record  # noqa: PLC0415
+
             publisher = self._publisher()
             publisher.link.post(publisher.journal.write, Record(entries.encode([entry])))
 
