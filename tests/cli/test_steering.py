@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pty
+import re
 import signal
 import subprocess
+from contextlib import closing
 
 import pytest
 
+from dibs.brokers import connect
 from dibs.message import new_id
 from tests.cli.conftest import DIBS, Shell
-from tests.waiting import until
+from tests.waiting import receive, until
 from tests.workers import Worker
 
 
@@ -33,6 +37,25 @@ def test_what_waits_is_cancelled_and_each_is_told(shell: Shell) -> None:
     assert shell.ok("cancel", ready).out == f"{ready}  over: it had ended already\n"
     shell.ok("worker", "tasks:app", "-p", "1", "--burst")
     assert [job["status"] for job in shell.ok("jobs", "--json").json()["jobs"]] == ["cancelled", "cancelled"]
+
+
+def test_a_running_job_says_that_its_cancel_was_requested(shell: Shell) -> None:
+    job_id = enqueue(shell)
+    with (
+        closing(connect(f"sqlite:///{shell.directory / 'queue.db'}")) as broker,
+        closing(broker.consume(["default"], limit=1)) as consumer,
+    ):
+        receive(consumer, 1)
+        before = shell.ok("job", job_id, "--json").json()
+
+        shell.ok("cancel", job_id)
+
+        page, whole = shell.ok("job", job_id).out, shell.ok("job", job_id, "--json").json()
+
+    assert before["cancel_asked"] is None
+    assert re.search(r"^cancel: +requested \d+s ago$", page, re.MULTILINE)
+    assert whole["status"] == "running"
+    assert dt.datetime.fromisoformat(whole["cancel_asked"]).utcoffset() == dt.timedelta(0)
 
 
 def test_an_unknown_id_among_others_is_named_and_the_others_are_cancelled(shell: Shell) -> None:

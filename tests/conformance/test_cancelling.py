@@ -6,7 +6,7 @@ import pytest
 
 from dibs.broker import Broker
 from dibs.errors import ReceiptLost
-from dibs.message import new_id
+from dibs.message import new_id, now_ms
 from dibs.outcome import Cancelled, Dead, Done, Outcome, Released, RetryIn
 from tests.conformance.asking import a_run, cancel_what_is_asked, life, see_cancelled, status
 from tests.remote import RemoteConsumer
@@ -90,6 +90,25 @@ def test_who_runs_a_job_is_told_to_cancel_it(world: World) -> None:
     assert ending is not None
     assert ending.status == "cancelled"
     consumer.settle([(held[second.id], Done())])
+
+
+def test_a_job_that_is_to_be_cancelled_says_so_until_it_is(world: World) -> None:
+    broker = world.open()
+    first, second = job("a"), job("a")
+    broker.send([first, second])
+    consumer = broker.consume(["a"], limit=2)
+    held = {each.message.id: each for each in receive(consumer, 2)}
+    assert life(broker, first.id, lambda _: True).cancel_asked is None
+    begun = now_ms()
+
+    world.open().cancel([first.id])
+
+    asked = life(broker, first.id, lambda found: found.cancel_asked is not None).cancel_asked
+    assert asked is not None
+    assert begun <= asked <= now_ms()
+    assert life(broker, second.id, lambda _: True).cancel_asked is None
+    consumer.settle([(held[first.id], Cancelled(a_run()))])
+    assert life(broker, first.id, lambda found: found.status == "cancelled").cancel_asked is None
 
 
 def test_who_waits_on_the_descriptor_is_woken_by_a_cancel(world: World) -> None:

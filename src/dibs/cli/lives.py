@@ -62,6 +62,7 @@ def as_whole_json(info: JobInfo) -> dict[str, Any]:
         "log": info.log,
         "result": None if info.result is None else msgspec.json.decode(info.result),
         "note": info.note,
+        "cancel_asked": iso(info.cancel_asked, dt.UTC),
         "body": text,
         "body_base64": base64.b64encode(info.body).decode() if info.body is not None and text is None else None,
     }
@@ -108,6 +109,7 @@ def as_page(info: JobInfo, now: float) -> str:
         "ended": _time(info.ended, now),
         "took": _took(info, now) if info.started else None,
         "worker": info.worker,
+        "cancel": None if info.cancel_asked is None else f"requested {age(info.cancel_asked, now)}",
         "progress": _progress(info.progress),
     }
     always = {"task", "enqueued"}

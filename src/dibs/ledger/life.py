@@ -86,6 +86,8 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     #: Why the result, or the body, is not kept.
     note: str | None = None
+    #: When somebody asked for it to be cancelled, which is yet to be done.
+    cancel_asked: int | None = None
     #: Runs that are over, oldest first.
     runs: list[RunInfo] = []
     #: The lines that it logged last.

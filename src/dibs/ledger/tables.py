@@ -23,7 +23,7 @@ from dibs.ledger.life import Ending, JobInfo, JobSelection, Page, Progress, RunI
 SCHEMA_VERSION = 2
 #: States, by the numbers that they are stored as. One that is delayed until a time that has come is told as ready.
 _STATUSES: tuple[Status, ...] = ("ready", "delayed", "running", "dead", "done", "cancelled")
-_DELAYED, _DEAD = 1, 3
+_DELAYED, _RUNNING, _DEAD = 1, 2, 3
 #: The last millisecond whose year has four digits.
 LAST_MS = 253_402_300_799_999
 #: Behind all places in the line.
@@ -42,8 +42,9 @@ SELECT id, state, due, task, queue, priority, attempt, crashes, enqueued, expire
        iif(:is_whole, body, NULL)
 FROM dibs_jobs WHERE seq = :seq
 """
-# Served by dibs_runs_of, and by the primary key.
+# Served by dibs_runs_of, and by the primary keys.
 _RUNS = "SELECT attempt, started, ended, worker, outcome, error FROM dibs_runs WHERE job = ? ORDER BY rowid"
+_CANCEL_ASKED = "SELECT asked FROM dibs_cancels WHERE job = ?"
 _NOTES = "SELECT job, progress, log FROM dibs_notes WHERE job IN (SELECT value FROM json_each(?))"
 # In the order of the primary key. Besides those that fit it yields about one in a thousand, so that its reader comes
 # to look at the clock: a prime, as the places that are left may follow a pattern.
@@ -127,7 +128,8 @@ def job(connection: sqlite3.Connection, id: str, *, prefix: str = "") -> JobInfo
                 error=found.error if values[1] == _DEAD else None,
             )
         )
-    return msgspec.structs.replace(found, runs=runs)
+    asked = connection.execute(_CANCEL_ASKED, (id,)).fetchone() if values[1] == _RUNNING else None
+    return msgspec.structs.replace(found, runs=runs, cancel_asked=asked and read_time(asked[0]))
 
 
 def jobs(

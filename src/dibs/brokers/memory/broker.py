@@ -15,7 +15,7 @@ from dibs.brokers.memory.ledger import MemoryLedger
 from dibs.brokers.memory.store import Store
 from dibs.errors import JobExists, MessageTooLarge
 from dibs.facts import Facts
-from dibs.message import Message
+from dibs.message import Message, now_ms
 from dibs.outcome import DeadLetter
 from dibs.selection import EVERY, Selection
 
@@ -179,7 +179,7 @@ def _cancel(store: Store, job_id: str) -> CancelAnswer:
     if entry.is_over:
         return "over"
     if entry.status == "running":
-        entry.is_to_be_cancelled = True
+        entry.cancel_asked = now_ms()
         return "requested"
     entry.cancel()
     store.changed(entry)

@@ -84,7 +84,7 @@ class MemoryConsumer:
     def cancelled(self) -> Sequence[Delivery]:
         """Return the deliveries held here that are to be cancelled."""
         with self._store.open():
-            marked = [entry for entry in self._held.values() if entry.is_to_be_cancelled]
+            marked = [entry for entry in self._held.values() if entry.cancel_asked is not None]
             return [entry.delivery for entry in marked if entry.delivery is not None]
 
     def note(self, notes: Sequence[tuple[Delivery, Note]]) -> None:

@@ -25,7 +25,8 @@ class Entry:
         self.status: Status = "delayed" if message.due is not None and message.due > now_ms() else "ready"
         #: What its present owner got.
         self.delivery: Delivery | None = None
-        self.is_to_be_cancelled = False
+        #: When somebody asked for it to be cancelled while it ran.
+        self.cancel_asked: int | None = None
         self.returns = 0
         self.dead: DeadLetter | None = None
         self.started: int | None = None
@@ -63,7 +64,7 @@ class Entry:
     def let_go(self) -> None:
         """Take it out of the hands that it is in, as if nothing had been."""
         self.delivery, self.status, self.started, self.worker = None, "ready", None, None
-        if self.is_to_be_cancelled:
+        if self.cancel_asked is not None:
             self.cancel()
 
     def note(self, note: Note) -> None:
@@ -95,12 +96,11 @@ class Entry:
                 self.dead = DeadLetter(
                     message=self.message, reason=reason, error=error, died=self.ended, worker=self.worker
                 )
-        if self.is_to_be_cancelled and not self.is_over:
+        if self.cancel_asked is not None and not self.is_over:
             self.cancel()
 
     def cancel(self) -> None:
         """End a job that waits."""
-        self.is_to_be_cancelled = False
         self._end("cancelled")
 
     def replay(self, seq: int) -> None:
@@ -148,7 +148,13 @@ class Entry:
         if not is_whole:
             return shown
         return msgspec.structs.replace(
-            shown, body=self.body, result=self._result, note=self._note, runs=list(self._runs), log=self._log
+            shown,
+            body=self.body,
+            result=self._result,
+            note=self._note,
+            cancel_asked=self.cancel_asked,
+            runs=list(self._runs),
+            log=self._log,
         )
 
     def past_runs(self) -> list[PastRun]:
@@ -182,6 +188,7 @@ class Entry:
                 return None
 
     def _end(self, status: Status) -> None:
+        self.cancel_asked = None
         self.status, self.ended = status, self.ended or now_ms()
 
     def _add_run(self, outcome: Outcome) -> None:

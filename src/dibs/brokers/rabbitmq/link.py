@@ -100,12 +100,19 @@ class Link:
             AccessRefused: the login was refused, or a permission is missing.
             QueueMismatch: what exists does not fit what was asked for.
         """
+        return self.wait(self.begin(work), timeout, doing)
+
+    def begin(self, work: Callable[[Connection], Coroutine[Any, Any, _T]]) -> concurrent.futures.Future[_T]:
+        """Begin what `run` runs, for `wait`."""
 
         async def with_connection() -> _T:
             return await work(await self.connected())
 
         self.post(self.ask)
-        future = asyncio.run_coroutine_threadsafe(with_connection(), self._loop)
+        return asyncio.run_coroutine_threadsafe(with_connection(), self._loop)
+
+    def wait(self, future: concurrent.futures.Future[_T], timeout: float, doing: str) -> _T:
+        """Return what came of what `begin` began. Raises as `run` does."""
         try:
             return future.result(timeout)
         except concurrent.futures.CancelledError as error:

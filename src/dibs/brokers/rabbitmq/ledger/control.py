@@ -15,11 +15,13 @@ from dibs.brokers.rabbitmq import faults, fields
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Encoded, Letter
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.entries import Cancel, Entry, Pause
-from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader
+from dibs.brokers.rabbitmq.ledger.stream import Batch, Start, StreamReader, offset_at
 from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.errors import BrokerError, LedgerUnavailable
-from dibs.message import Message
+from dibs.message import Message, now_ms
 
+#: Seconds that are read besides, so that no age is too young by a rounding, or by two clocks.
+_SLACK = 60
 #: Seconds that reading what was asked for until now may take.
 _CATCH_UP_TIMEOUT = 10.0
 #: How many entries may be on their way at a time, live.
@@ -88,6 +90,41 @@ async def _publish(connection: Connection, exchange: str, body: bytes) -> bool:
             channel.raw.close()
 
 
+async def cancel_asked(connection: Connection, stream: str, id: str, enqueued: int | None) -> int | None:  # noqa: A002
+    """Return when it was last asked for that a job be cancelled; None: never, or nobody may read of it here.
+
+    Args:
+        connection: to the server.
+        stream: the name of `dibs.control`.
+        id: the job's.
+        enqueued: when it was handed over: what was asked for before that means another one.
+    """
+    asked: list[int] = []
+
+    def take(batch: Batch) -> None:
+        cancels = (entry for _, body in batch for entry in entries.decode(body) if isinstance(entry, Cancel))
+        asked.extend(entry.at for entry in cancels if id in entry.ids and _means(entry.at, enqueued))
+
+    start: Start = "first" if enqueued is None else f"{max(0, now_ms() - enqueued) // 1000 + _SLACK}s"
+    try:
+        first = await offset_at(connection, stream, start)
+        if first is None:
+            return None
+        reader = await StreamReader.open(connection, stream, start=first, on_batch=take)
+        try:
+            await reader.reach(await reader.end())
+        finally:
+            await reader.close()
+    except exceptions.ChannelClosedByBroker:
+        return None
+    return max(asked, default=None)
+
+
+def _means(at: int, enqueued: int | None) -> bool:
+    """Tell whether a cancel means a job that was handed over then: messages say so to the second."""
+    return enqueued is None or enqueued // 1000 <= at // 1000
+
+
 class Orders:
     """What is paused and what is cancelled, as one connection at a time tells. On its I/O thread."""
 
@@ -118,7 +155,7 @@ class Orders:
     def means(self, message: Message) -> bool:
         """Tell whether somebody has asked for this job to be cancelled."""
         at = self.cancels.get(message.id)
-        return at is not None and (message.enqueued is None or message.enqueued // 1000 <= at // 1000)
+        return at is not None and _means(at, message.enqueued)
 
     async def follow(self, connection: Connection) -> None:
         """Read all that was asked for until now, then go on live. Where that can't be done it says so, once."""

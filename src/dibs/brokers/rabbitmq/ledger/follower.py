@@ -126,6 +126,10 @@ class Follower:
             self.refresh()
         raise AssertionError  # the second time returns, or raises
 
+    def run(self, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` with its connection. See `Link.run`."""
+        return self._link.run(work, self._timeout, self._doing)
+
     def close(self) -> None:
         """Let go of the connection, and of the index. Safe to call twice."""
         self._link.close()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from dibs.brokers.rabbitmq.ledger.control import cancel_asked
 from dibs.brokers.rabbitmq.ledger.follower import Follower
 from dibs.brokers.rabbitmq.ledger.replies import Replies, made_at
 from dibs.brokers.rabbitmq.ledger.streams import Streams
@@ -85,10 +86,15 @@ class RabbitLedger:
     def job(self, id: str) -> JobInfo | None:  # noqa: A002 -- the word of the API
         """Return all that is known of a job. See `Ledger.job`."""
         self.refresh()
-        found = self._follower().ask(lambda connection: tables.job(connection, id))
+        follower = self._follower()
+        found = follower.ask(lambda connection: tables.job(connection, id))
         if found is None or found.status not in _WAITING:
             return found
-        running = self._running().get(id)
+        told = self._replies().call_roll()
+        stream, enqueued = self._streams.names.control, found.enqueued
+        asked = follower.run(lambda connection: cancel_asked(connection, stream, id, enqueued))
+        found = msgspec.structs.replace(found, cancel_asked=asked)
+        running = _running(told()).get(id)
         return found if running is None else _as_running(found, *running)
 
     def jobs(self, selection: JobSelection, *, limit: int, after: str | None = None) -> Page:
@@ -96,11 +102,13 @@ class RabbitLedger:
 
         What runs is known from the workers alone, who tell of a hundred jobs each at the most.
         """
-        self.refresh()
         statuses, ask = selection.statuses, self._follower().ask
         if statuses is not None and not statuses & (_RUNNING | _WAITING):
+            self.refresh()
             return ask(lambda connection: tables.jobs(connection, selection, limit=limit, after=after))
-        running = self._running()
+        told_by_workers = self._replies().call_roll()  # they answer while the index is brought up to now
+        self.refresh()
+        running = _running(told_by_workers())
         if statuses == _RUNNING:
             found = ask(lambda connection: [tables.job(connection, job_id) for job_id in running])
             return _only_running(selection, running, found, limit)
@@ -130,7 +138,7 @@ class RabbitLedger:
 
     def workers(self) -> list[Snapshot]:
         """Return what each worker last said of itself. See `Ledger.workers`."""
-        return self._replies().call_roll()
+        return self._replies().call_roll()()
 
     def endings(self, ids: Collection[str]) -> dict[str, Ending]:
         """Return how those of these jobs ended that are over. See `Ledger.endings`."""
@@ -180,15 +188,6 @@ class RabbitLedger:
             self._open_follower = self._open_replies = self._asker = None
             self._asked = []
 
-    def _running(self) -> dict[str, tuple[Running, Snapshot]]:
-        """Return what runs, by the job's id."""
-        return {
-            running.id: (running, worker)
-            for worker in self.workers()
-            for executor in worker.executors
-            for running in executor.running
-        }
-
     def _ask(self) -> None:
         """Find out of jobs whether they are over, all that were asked for together; have what goes on looked for."""
         while True:
@@ -235,6 +234,16 @@ def _look_up(connection: sqlite3.Connection, ids: Collection[str]) -> tuple[int,
     place = int(connection.execute(_PLACE).fetchone()[0])
     known = {job_id for (job_id,) in connection.execute(_KNOWN, (json.dumps(list(ids)),))}
     return place, tables.endings(connection, ids), known
+
+
+def _running(workers: list[Snapshot]) -> dict[str, tuple[Running, Snapshot]]:
+    """Return what runs, by the job's id."""
+    return {
+        running.id: (running, worker)
+        for worker in workers
+        for executor in worker.executors
+        for running in executor.running
+    }
 
 
 def _as_running(job: JobInfo, running: Running, worker: Snapshot) -> JobInfo:

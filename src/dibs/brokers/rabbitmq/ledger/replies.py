@@ -82,13 +82,13 @@ class Replies:
         """Have a future told how a job ends, which it had not before this entry of the ledger."""
         self._link.post(self._watch, id, future, None, offset)
 
-    def call_roll(self) -> list[Snapshot]:
-        """Ask all workers how they are, and return what those said that answered soon.
+    def call_roll(self) -> Callable[[], list[Snapshot]]:
+        """Ask all workers how they are. Call what is returned to wait for what those said that answered soon.
 
-        Raises:
-            BrokerError: nobody can be asked.
+        That raises BrokerError where nobody can be asked.
         """
-        return self._link.run(self._call_roll, _CALL_TIMEOUT, "asking the workers how they are")
+        call = self._link.begin(self._call_roll)
+        return lambda: self._link.wait(call, _CALL_TIMEOUT, "asking the workers how they are")
 
     def close(self) -> None:
         """Let go of the connection. Who still waits is told that."""
