@@ -53,6 +53,23 @@ def test_every_command_has_help(shell: Shell, command: list[str]) -> None:
     assert ran.err == ""
 
 
+def test_a_command_loads_no_other_one() -> None:
+    code = (
+        "import sys\n"
+        "from dibs.cli.main import main\n"
+        "try:\n"
+        "    main(['resume', '--help'])\n"
+        "finally:\n"
+        "    print('\\nMODULES', *sys.modules)"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    modules = set(ran.stdout.partition("MODULES")[2].split())
+    assert "dibs.cli.pause" in modules
+    assert modules & {"dibs.cli.dead", "dibs.cli.jobs", "dibs.cli.move", "dibs.cli.worker"} == set()
+
+
 def test_help_imports_little() -> None:
     code = (
         "import sys\n"

@@ -1,6 +1,6 @@
 """`dibs`: reads the command line, runs the command, turns errors into one line and an exit code.
 
-A command's own imports wait until it runs, so that `--help` answers at once.
+A command's own imports wait until it runs, so that `--help` answers at once; and no command waits for others'.
 """
 
 from __future__ import annotations
@@ -10,29 +10,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
-from dibs.cli import (
-    cancel,
-    chaos,
-    dashboard,
-    dead,
-    demo,
-    doctor,
-    enqueue,
-    job,
-    jobs,
-    move,
-    pause,
-    purge,
-    queues,
-    result,
-    send,
-    status,
-    top,
-    worker,
-    workers,
-)
 from dibs.cli.shown import cut
 from dibs.errors import (
     BrokerError,
@@ -66,27 +46,30 @@ environment:
   DIBS_DASHBOARD_TOKEN, DIBS_DASHBOARD_PASSWORD  what dibs dashboard asks for
 """
 
+#: In the order of the help. Each is a module here.
 _COMMANDS = (
-    worker,
-    send,
-    enqueue,
-    status,
-    top,
-    queues,
-    workers,
-    jobs,
-    job,
-    result,
-    cancel,
-    pause,
-    dead,
-    purge,
-    doctor,
-    move,
-    dashboard,
-    demo,
-    chaos,
+    "worker",
+    "send",
+    "enqueue",
+    "status",
+    "top",
+    "queues",
+    "workers",
+    "jobs",
+    "job",
+    "result",
+    "cancel",
+    "pause",
+    "dead",
+    "purge",
+    "doctor",
+    "move",
+    "dashboard",
+    "demo",
+    "chaos",
 )
+#: Those that another one's module adds.
+_ADDED_BY = {"resume": "pause"}
 
 #: So many characters of what a failed job's task said make the line that ends the command.
 _LONGEST_FAILURE = 300
@@ -103,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is no error
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser(words[0] if words else "").parse_args(words)
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -148,7 +132,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(wanted: str = "") -> argparse.ArgumentParser:
+    """Return what reads the command line. Where it begins with a command, no other one is loaded."""
     parser = _Parser(
         prog="dibs",
         description="A work queue: hand jobs over, let any number of workers compete for them.",
@@ -157,8 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add(commands)
+    module = _ADDED_BY.get(wanted, wanted)
+    for command in (module,) if module in _COMMANDS else _COMMANDS:
+        import_module(f"dibs.cli.{command}").add(commands)
     return parser
 
 
