@@ -139,3 +139,18 @@ def test_of_too_many_runs_those_that_failed_are_told_all_the_same(world: World) 
     assert [run.ended for run in cut.runs if run.outcome == "done"] == [now - 1000 * number for number in range(1, 5)]
     assert [run.id for run in cut.runs if run.outcome == "dead"] == [failed.id]
     assert cut.whole_since == now - 4000
+
+
+def test_of_too_many_runs_that_failed_the_latest_are_told_whatever_their_queues(world: World) -> None:
+    broker = world.open()
+    now = now_ms()
+    dead = [
+        (job("ab"[number % 2]), Dead("failed", "boom", run=Run(now - 40_000, now - 1000 * number)))
+        for number in range(1, 9)
+    ]
+
+    settle(broker, *dead)
+
+    until(lambda: len(past_runs(broker)) == 8)
+    cut = broker.ledger.runs(now - HOUR, limit=3)
+    assert [run.ended for run in cut.runs] == [now - 1000, now - 2000, now - 3000]

@@ -153,8 +153,24 @@ def test_short_runs_side_by_side_are_one_bar_but_a_failure_among_them_is_not() -
 
     drawn = timeline(*runs, run("it", 50_090, 50_000, "dead"), span=3_600_000)
 
-    assert [bar.runs for bar in drawn.bars if bar.outcome == "done"] == [49, 49]
-    assert [bar.id for bar in drawn.bars if bar.outcome == "dead"] == ["it"]
+    assert [bar.runs for bar in drawn.bars if bar.outcome == "done"] == [98]
+    assert [bar.id for bar in drawn.bars] == [bar.id for bar in drawn.bars if bar.outcome == "done"] + ["it"]
+
+
+def test_a_picture_has_no_more_bars_than_can_be_told_apart() -> None:
+    outcomes = ("done", "dead", "retry")
+    runs = [run(f"job {at}", 1000 * at + 90, 1000 * at, outcomes[at % 3]) for at in range(1, 3000)]
+
+    drawn = timeline(*runs, span=3_600_000)
+
+    assert {bar.outcome for bar in drawn.bars} == set(outcomes)
+    assert len(drawn.bars) == 3
+
+
+def test_runs_whose_worker_died_are_never_drawn_together() -> None:
+    runs = [run(f"job {at}", 1000 * at + 90, 1000 * at, "lost") for at in range(1, 20)]
+
+    assert len(timeline(*runs, span=3_600_000).bars) == 19
 
 
 def test_a_run_that_began_before_the_window_begins_at_its_edge() -> None:

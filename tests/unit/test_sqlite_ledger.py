@@ -17,8 +17,9 @@ from dibs.brokers.sqlite import broker as brokers
 from dibs.brokers.sqlite import consumer as consumers
 from dibs.brokers.sqlite.consumer import SqliteConsumer
 from dibs.errors import BrokerUnavailable, JobExists
+from dibs.ledger import history
 from dibs.ledger.life import Ending, Note, Progress
-from dibs.message import new_id
+from dibs.message import new_id, now_ms
 from dibs.outcome import Done, RetryIn, Run
 from tests.conformance.asking import a_run, listed, snapshot, status
 from tests.waiting import PATIENCE, job, receive, until
@@ -525,3 +526,28 @@ def test_brokers_that_were_waited_with_leave_nothing_behind_for_forks(
         broker.close()
 
     assert hooks == []
+
+
+def test_what_failed_in_many_queues_is_read_no_further_than_it_is_wanted(world: SqliteWorld) -> None:
+    broker = world.open()
+    end_jobs(broker, broker.consume(["a"], limit=5), 1)
+
+    def steps(queues: int) -> int:
+        with closing(sqlite3.connect(world.path)) as connection:
+            for queue in range(queues):
+                connection.execute("INSERT OR IGNORE INTO dibs_queues (name) VALUES (?)", (f"q{queue}",))
+                connection.executemany(
+                    "INSERT INTO dibs_jobs (id, queue, state, priority, attempt, crashes, suspect, keep, private, "
+                    "started, ended, body) VALUES (?, ?, 3, 0, 1, 0, 0, 1000, 0, ?, ?, x'')",
+                    [(new_id(), f"q{queue}", at, at + 1) for at in range(50)],
+                )
+            count = itertools.count()
+            connection.set_progress_handler(lambda: next(count) and 0, 1)
+            found = history.runs(connection, 0, now=now_ms(), limit=50)
+            connection.set_progress_handler(None, 1)
+            assert sum(run.outcome == "dead" for run in found.runs) == 50
+            return next(count)
+
+    few, many = steps(5), steps(85)
+
+    assert (many - few) / 80 < 150  # a look into each, and no row of it beyond the first

@@ -22,6 +22,8 @@ _HEAD, LANE, _FOOT = 20, 16, 8
 _NAMED = 5.0
 #: A bar of less than so many percent is not told apart from one beside it.
 _NARROW = 0.25
+#: Bars that are never drawn together with others: a line leads on from one whose worker died.
+_ALONE = frozenset({"lost", "running"})
 #: In so many steps does the window move.
 _STEPS = 150
 
@@ -179,20 +181,27 @@ def _bar(stretch: _Stretch, top: int, since: int, now: int) -> Bar:
 
 
 def _merge(bars: Iterable[Bar]) -> list[Bar]:
-    """Return the bars of a lane with those drawn as one that are too narrow to be told apart."""
+    """Return the bars of a lane with those drawn as one that are too narrow to be told apart.
+
+    Each outcome has its own, so that a failure among many that are done is seen. Whose worker died stays by itself.
+    """
     merged: list[Bar] = []
+    places: dict[str, int] = {}
     for bar in bars:
-        last = merged[-1] if merged else None
+        place = places.get(bar.outcome)
+        last = None if place is None else merged[place]
         if (
-            last is not None
-            and last.outcome == bar.outcome == "done"
+            place is not None
+            and last is not None
+            and bar.outcome not in _ALONE
             and bar.width < _NARROW
             and (last.runs > 1 or last.width < _NARROW)
             and bar.left - last.left - last.width < _NARROW
         ):
             width = round(bar.left + bar.width - last.left, 2)
-            merged[-1] = last._replace(width=width, ended=bar.ended, has_name=False, runs=last.runs + 1)
+            merged[place] = last._replace(width=width, ended=bar.ended, has_name=False, runs=last.runs + 1)
         else:
+            places[bar.outcome] = len(merged)
             merged.append(bar)
     return merged
 

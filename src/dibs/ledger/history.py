@@ -7,6 +7,9 @@ no transaction.
 from __future__ import annotations
 
 import sqlite3
+from heapq import merge
+from itertools import islice
+from typing import Any
 
 from dibs.ledger.statistics import MINUTE, Minute, PastRun, PastRuns
 from dibs.ledger.tally import Tally
@@ -50,7 +53,7 @@ SELECT * FROM (
     ORDER BY ended + keep DESC LIMIT :limit)
 WHERE ended >= :since AND started IS NOT NULL AND queue BETWEEN :low AND :high
 """
-# Served by dibs_dead, a look into it per queue.
+# Served by dibs_dead, a look into it per queue. Read only as far as those of all queues are wanted.
 _DEAD = """
 SELECT id, task, queue, attempt, started, ended, worker, state FROM dibs_jobs
 WHERE state = 3 AND queue = :queue AND ended >= :since AND started IS NOT NULL ORDER BY ended DESC LIMIT :limit
@@ -110,9 +113,11 @@ def runs(connection: sqlite3.Connection, since: int, *, now: int, limit: int, pr
     Where jobs are kept for many different lengths of time, some runs may be left out.
     """
     wanted = {"since": since, "now": now, "limit": limit, "low": prefix, "high": prefix + _LAST_CHARACTER}
+    queues = connection.execute(_QUEUES, (wanted["low"], wanted["high"])).fetchall()
+    dead = [connection.execute(_DEAD, {**wanted, "queue": queue}) for (queue,) in queues]
     failed = connection.execute(_RUNS, wanted).fetchall()
-    for (queue,) in connection.execute(_QUEUES, (wanted["low"], wanted["high"])).fetchall():
-        failed += connection.execute(_DEAD, {**wanted, "queue": queue})
+    failed += islice(merge(*dead, key=_latest), limit)
+    failed = sorted(failed, key=_latest)[:limit]
     ended, whole_since = [], since
     for (keep,) in connection.execute(_RECENT_KEEPS, (_KEEPS,)).fetchall():
         for state in (4, 5):
@@ -120,9 +125,17 @@ def runs(connection: sqlite3.Connection, since: int, *, now: int, limit: int, pr
             if len(rows) == limit:
                 whole_since = max(whole_since, min(row[5] for row in rows))
             ended += rows
+    ended.sort(key=_latest)
+    if len(ended) > limit:
+        whole_since = max(whole_since, ended[limit - 1][5])
     found = {(row[0], row[3], row[4]): _to_run(row, prefix) for row in failed}
-    found |= {(row[0], row[3], row[4]): _to_run(row, prefix) for row in ended if row[5] >= whole_since}
+    found |= {(row[0], row[3], row[4]): _to_run(row, prefix) for row in ended[:limit] if row[5] >= whole_since}
     return PastRuns(sorted(found.values(), key=lambda run: -run.ended), whole_since)
+
+
+def _latest(row: tuple[Any, ...]) -> int:
+    """Return by what rows are in the order of their ends, the latest first."""
+    return -int(row[5])
 
 
 def _to_run(row: tuple[str, str | None, str, int, int, int, str | None, int | str], prefix: str) -> PastRun:

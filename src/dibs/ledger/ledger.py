@@ -77,6 +77,7 @@ class Ledger(Protocol):
 
         Args:
             since: in ms since 1970.
-            limit: how many at the most; where there are more that are done, those that failed are told all the same.
+            limit: so many that failed at the most, and so many others: the latest. Where not all that are done are
+                told, those that failed before are told all the same.
         """
         ...

@@ -9,7 +9,7 @@ from dibs.brokers.memory.entry import Entry
 from dibs.brokers.memory.store import Store
 from dibs.ledger.life import Ending, JobInfo, JobSelection, Page
 from dibs.ledger.snapshot import Snapshot
-from dibs.ledger.statistics import MINUTE, Minute, PastRuns
+from dibs.ledger.statistics import MINUTE, Minute, PastRun, PastRuns
 
 
 class MemoryLedger:
@@ -77,11 +77,16 @@ class MemoryLedger:
         """Return the runs that ended since then, the latest end first. See `Ledger.runs`."""
         with self._store.open() as store:
             found = [run for entry in store.every() for run in entry.past_runs() if run.ended >= since]
-        found.sort(key=lambda run: -run.ended)
-        if len(found) <= limit:
-            return PastRuns(found, since)
-        failed = [run for run in found[limit:] if run.outcome in {"retry", "dead", "lost"}]
-        return PastRuns(found[:limit] + failed[:limit], found[limit - 1].ended)
+        found.sort(key=_latest)
+        failed = [run for run in found if run.outcome in {"retry", "dead", "lost"}]
+        others = [run for run in found if run.outcome in {"done", "cancelled"}]
+        whole_since = others[limit - 1].ended if len(others) > limit else since
+        return PastRuns(sorted(failed[:limit] + others[:limit], key=_latest), whole_since)
+
+
+def _latest(run: PastRun) -> int:
+    """Return by what runs are in the order of their ends, the latest first."""
+    return -run.ended
 
 
 def _fits(entry: Entry, selection: JobSelection) -> bool:

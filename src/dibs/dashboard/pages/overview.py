@@ -16,8 +16,8 @@ from dibs.ledger.statistics import MINUTE
 
 #: How far back the timeline goes, in ms.
 _SPANS = {"1m": MINUTE, "5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE}
-#: So many runs are looked at at the most.
-_RUNS = 2000
+#: So many runs that failed, and so many others, are looked at at the most.
+_RUNS = 1000
 _FAILURES = 8
 #: The part of runs that failed from which on it is shown in colour.
 _WORRYING, _BAD = 0.02, 0.2
