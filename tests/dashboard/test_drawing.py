@@ -167,6 +167,12 @@ def test_a_picture_has_no_more_bars_than_can_be_told_apart() -> None:
     assert len(drawn.bars) == 3
 
 
+def test_a_run_of_no_length_is_seen() -> None:
+    (bar,) = timeline(run("it", 50_000, 50_000, "dead"), span=3_600_000).bars
+
+    assert bar.width > 0
+
+
 def test_runs_whose_worker_died_are_never_drawn_together() -> None:
     runs = [run(f"job {at}", 1000 * at + 90, 1000 * at, "lost") for at in range(1, 20)]
 

@@ -22,6 +22,8 @@ _HEAD, LANE, _FOOT = 20, 16, 8
 _NAMED = 5.0
 #: A bar of less than so many percent is not told apart from one beside it.
 _NARROW = 0.25
+#: The shortest run's bar in percent: what has no width is not drawn at all.
+_THIN = 0.2
 #: Bars that are never drawn together with others: a line leads on from one whose worker died.
 _ALONE = frozenset({"lost", "running"})
 #: In so many steps does the window move.
@@ -172,7 +174,7 @@ def _bar(stretch: _Stretch, top: int, since: int, now: int) -> Bar:
         stretch.attempt,
         stretch.outcome,
         round(left, 2),
-        round(max(right - left, 0.0), 2),
+        round(max(right - left, _THIN), 2),
         top,
         stretch.started,
         stretch.ended,
