@@ -80,6 +80,20 @@ def test_a_queue_of_plain_messages_in_their_form_is_as_it_should_be(rabbit: Rabb
     assert "other-form" not in found(look(rabbit.url, plain, namespace=rabbit.namespace))
 
 
+def test_a_delay_level_of_another_length_is_a_problem(rabbit: RabbitWorld) -> None:
+    rabbit.open().send([job("a", delay=3.0)])
+    assert "other-level" not in findings(rabbit)
+    level = rabbit.stored("dibs.delay.00")
+    with rabbit.channel() as channel:
+        channel.queue_delete(level)
+        channel.queue_declare(level, durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 60_000})
+
+    told = findings(rabbit)["other-level"]
+
+    assert told.severity == "problem"
+    assert level in told.what
+
+
 def test_a_delay_level_that_is_missing_is_a_problem(rabbit: RabbitWorld) -> None:
     rabbit.open().send([job("a", delay=3.0)])
     assert "missing-levels" not in findings(rabbit)

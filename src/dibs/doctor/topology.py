@@ -26,7 +26,8 @@ def check(scene: Scene) -> Iterator[Finding]:
     if server is None:
         return
     for difference in server.differences:
-        yield _form(difference)
+        is_level = difference.name.startswith(f"{server.prefix}dibs.delay.")
+        yield _level(difference) if is_level else _form(difference)
     if server.missing_levels:
         yield Finding(
             name="missing-levels",
@@ -43,6 +44,19 @@ def check(scene: Scene) -> Iterator[Finding]:
             why="They are in dibs.dead, and nobody runs them.",
             mend="dibs dead list dibs",
         )
+
+
+def _level(difference: Difference) -> Finding:
+    name = shlex.quote(difference.name)
+    return Finding(
+        name="other-level",
+        severity="problem",
+        what=f"The delay level {difference.name!r} has {difference.argument}={difference.found!r}, where dibs would "
+        f"give it {difference.wanted!r}.",
+        why="Jobs wait there for another time than was asked for, go elsewhere, or are lost.",
+        mend=f"stop producers and workers, move what is in it, rabbitmqctl delete_queue {name}; it is made anew "
+        "with the next delayed job after they are started",
+    )
 
 
 def _form(difference: Difference) -> Finding:

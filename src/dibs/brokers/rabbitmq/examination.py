@@ -19,7 +19,7 @@ from dibs.broker import Queue
 from dibs.brokers.rabbitmq import faults, fields, login
 from dibs.brokers.rabbitmq.channel import Channel, Connection, Letter
 from dibs.brokers.rabbitmq.link import Link
-from dibs.brokers.rabbitmq.topology import LEVELS, QUORUM, Names
+from dibs.brokers.rabbitmq.topology import LEVELS, QUORUM, Names, level_arguments
 from dibs.errors import AccessRefused
 from dibs.facts import Denial, Difference, Right, ServerFacts
 from dibs.url import Address
@@ -87,15 +87,16 @@ class Examination:
         is_fresh = not (has_exchange or there or has_ledger or has_control)
         denials = await self._denials(connection, there, [name for name in streams if streams[name]])
         differences = await asyncio.gather(*(self._compare(connection, queue) for queue in there))
+        missing_levels, other_levels = await self._levels(connection)
         return ServerFacts(
             version=str((connection.server_properties or {}).get("version", "0")),
             user=login.credentials(self._address)[0],
             virtual_host=self._address.path or "/",
             prefix=names.exchange.removesuffix("dibs"),
             is_fresh=is_fresh,
-            differences=[each for pair in differences for each in pair],
+            differences=[each for pair in differences for each in pair] + other_levels,
             denials=denials,
-            missing_levels=await self._missing_levels(connection),
+            missing_levels=missing_levels,
             lost=0 if lost.answer is None else int(lost.answer.message_count),
             missing_streams=[name for name, is_there in streams.items() if not is_there],
             has_ledger=bool(streams) and has_ledger,
@@ -124,15 +125,24 @@ class Examination:
         asked += [_denial(connection, "configure", f"{name}.x") for name in (names.roll, names.reply)]
         return [denial for denial in await asyncio.gather(*asked) if denial is not None]
 
-    async def _missing_levels(self, connection: Connection) -> list[str]:
+    async def _levels(self, connection: Connection) -> tuple[list[str], list[Difference]]:
+        """Return the delay levels that are missing, and those of another form."""
         levels = [self._names.level(number) for number in range(LEVELS)]
         is_whole = await asyncio.gather(*(self._has_level(connection, name) for name in levels))
         if not any(is_whole):
-            return []
+            return [], []
         highest = max(number for number, found in enumerate(is_whole) if found)
         missing = [name for name, found in zip(levels[:highest], is_whole, strict=False) if not found]
         ends = (self._names.due, self._names.lost)
-        return missing + [name for name in ends if not await _has_exchange(connection, name)]
+        missing += [name for name in ends if not await _has_exchange(connection, name)]
+        compared = await asyncio.gather(
+            *(
+                _difference(connection, name, level_arguments(self._names, number))
+                for number, (name, found) in enumerate(zip(levels, is_whole, strict=True))
+                if found
+            )
+        )
+        return missing, [each for each in compared if each is not None]
 
     async def _has_level(self, connection: Connection, name: str) -> bool:
         return all(await asyncio.gather(_has_exchange(connection, name), _has_queue(connection, name)))

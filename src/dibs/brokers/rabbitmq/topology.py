@@ -75,6 +75,10 @@ class Names:
         """Return the name of the queue that holds the dead letters of `queue`."""
         return self.stored(queue) + DEAD_SUFFIX
 
+    def below(self, number: int) -> str:
+        """Return the name of the exchange that a delay level leads to."""
+        return self.level(number - 1) if number else self.due
+
     def lease(self, consumer: str, queue: str) -> str:
         """Return the name of the queue by which one consumer renews its hold on messages of `queue`."""
         return f"{self._prefix}dibs.lease.{consumer}.{queue}"
@@ -241,15 +245,20 @@ class Topology:
     async def _declare_level(self, channel: Channel, number: int) -> None:
         """Declare one level: an exchange that sends what has its bit set to wait in its queue, else straight on."""
         raw, name = channel.raw, self.names.level(number)
-        below = self.names.level(number - 1) if number else self.names.due
-        arguments = QUORUM | {
-            "x-message-ttl": _STEP_MS << number,
-            "x-dead-letter-exchange": below,
-            "x-dead-letter-strategy": "at-least-once",  # at-most-once lost 15 % in a kill -9 of the server
-            "x-overflow": "reject-publish",  # which at-least-once asks for
-        }
+        below = self.names.below(number)
+        arguments = level_arguments(self.names, number)
         skipped = "*." * (LEVELS - 1 - number)
         await channel.call(raw.exchange_declare, exchange=name, exchange_type="topic", durable=True)
         await channel.call(raw.queue_declare, queue=name, durable=True, arguments=arguments)
         await channel.call(raw.queue_bind, queue=name, exchange=name, routing_key=f"{skipped}1.#")
         await channel.call(raw.exchange_bind, destination=below, source=name, routing_key=f"{skipped}0.#")
+
+
+def level_arguments(names: Names, number: int) -> dict[str, object]:
+    """Return the arguments of a delay level's queue."""
+    return QUORUM | {
+        "x-message-ttl": _STEP_MS << number,
+        "x-dead-letter-exchange": names.below(number),
+        "x-dead-letter-strategy": "at-least-once",  # at-most-once lost 15 % in a kill -9 of the server
+        "x-overflow": "reject-publish",  # which at-least-once asks for
+    }
