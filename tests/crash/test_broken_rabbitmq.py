@@ -20,7 +20,7 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from dibs.errors import BrokerBusy, BrokerUnavailable, HandoverUncertain
+from dibs.errors import BrokerBusy, BrokerUnavailable, HandoverUncertain, LedgerUnavailable
 from tests.crash.conftest import Stage
 from tests.load import Load
 from tests.proxy import Direction, Proxy
@@ -267,7 +267,7 @@ def test_an_alarm_holds_up_producers_and_outcomes_and_nothing_else(
     worker = stage.worker("-p", "1")
     slow = {f"slow {number}" for number in range(20)}
     for key in sorted(slow):
-        stage.enqueue("work", key, 0.1)
+        stage.enqueue("work", key, 4.0 if key == "slow 0" else 0.1)  # an alarm takes its time to go off
     stage.enqueue("fail_once", "retried")
     stage.enqueue("bury", "buried")
 
@@ -360,9 +360,14 @@ def test_a_server_without_streams_does_all_but_the_ledger_and_a_worker_says_so_o
         worker = stage.worker("-p", "1")
         keys = {str(number) for number in range(50)}
 
-        for key in keys:
+        first = stage.app.get_task("tests.crash.tasks.work").enqueue("0")
+        for key in keys - {"0"}:
             stage.enqueue("work", key)
 
         until(lambda: done(stage) == keys)
+        with pytest.raises(LedgerUnavailable, match="feature flag"):  # it had no queue for replies when it was sent
+            first.result(timeout=20)
+        with pytest.raises(LedgerUnavailable, match=r"dibs\.ledger"):
+            stage.app.job(first.id).result(timeout=20)
         assert worker.log.count("is not heeded here") == 1
         assert worker.log.count("No connection to RabbitMQ") <= 2  # each of its connections pays once for asking

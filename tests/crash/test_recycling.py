@@ -33,7 +33,7 @@ def test_executors_are_replaced_after_so_many_jobs_and_every_job_is_done_once(st
     worker = stage.worker("-p", "2", "-c", slots, "--max-jobs", "40")
     work = stage.app.get_task("tests.crash.tasks.work")
 
-    stage.app.enqueue_many([work.prepare(str(number), 0.01) for number in range(400)])
+    stage.app.enqueue_many([work.prepare(str(number), 0.01 * int(slots)) for number in range(400)])
 
     ends = stage.wait_for("end", 400)
     assert len(ends) == 400

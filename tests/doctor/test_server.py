@@ -146,6 +146,7 @@ def test_a_server_that_was_never_used_stays_so(rabbit: RabbitWorld) -> None:
 def test_an_alarm_is_a_problem(rabbit: RabbitWorld, each_rabbit_node: Node) -> None:
     rabbit.open().declare(QUEUES)
     with each_rabbit_node.alarm():
+        until(lambda: "alarm" in findings(rabbit))
         told = findings(rabbit)["alarm"]
 
     assert told.severity == "problem"

@@ -46,6 +46,8 @@ _DOWN_PAUSE = 0.1
 _MOST_DAMAGES = 3
 #: After so long without a step the other one is taken for dead or stopped.
 _DEAD_AFTER = 3.0
+#: What the server says to who may not read the stream, or when it is not there.
+_FINAL = frozenset({faults.ACCESS_REFUSED, faults.NOT_FOUND, faults.PRECONDITION_FAILED})
 
 
 class Follower:
@@ -329,16 +331,9 @@ class Follower:
         """Wait for `work`; say so where the server does not let it be done."""
         try:
             return await work
-        except exceptions.ChannelClosedByBroker as error:
-            if faults.is_down(error) or faults.code_of(error) not in {
-                faults.ACCESS_REFUSED,
-                faults.NOT_FOUND,
-                faults.PRECONDITION_FAILED,
-            }:
-                raise
-            raise refusal(self._link.location, self._name, error) from error
-        except exceptions.ConnectionClosedByBroker as error:
-            if faults.code_of(error) != faults.NOT_IMPLEMENTED:
+        except (exceptions.ChannelClosedByBroker, exceptions.ConnectionClosedByBroker) as error:
+            is_final = faults.code_of(error) in _FINAL and not faults.is_down(error)
+            if not is_final and not faults.has_no_streams(error):
                 raise
             raise refusal(self._link.location, self._name, error) from error
 

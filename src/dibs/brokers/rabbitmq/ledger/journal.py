@@ -223,7 +223,9 @@ class Journal:
             if declares and faults.code_of(error) >= faults.NOT_IMPLEMENTED:
                 self._is_hopeless = True
                 self._miss(faults.text_of(error))
-                if not faults.has_no_streams(error):
+                if faults.has_no_streams(error):
+                    self._streams.absence = error
+                else:
                     asyncio.get_running_loop().call_later(self._rest, self._hope)
                     self._rest = min(2 * self._rest, _LONGEST_REST)
         else:

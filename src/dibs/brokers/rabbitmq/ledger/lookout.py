@@ -17,6 +17,7 @@ from dibs.brokers.rabbitmq.channel import Connection
 from dibs.brokers.rabbitmq.ledger import entries
 from dibs.brokers.rabbitmq.ledger.entries import Ended, Replayed
 from dibs.brokers.rabbitmq.ledger.stream import Batch, StreamReader, end_of, offset_at
+from dibs.brokers.rabbitmq.ledger.streams import Streams
 from dibs.message import now_ms
 
 #: Seconds that are read besides, so that no age is too young by a rounding.
@@ -32,18 +33,20 @@ class Lookout:
 
     def __init__(
         self,
-        stream: str,
+        streams: Streams,
         on_ended: Callable[[Ended], None],
         on_refused: Callable[[Collection[str], BaseException], None],
     ) -> None:
         """Look for nothing yet.
 
         Args:
-            stream: the ledger's.
+            streams: of the namespace.
             on_ended: is called for each end of a job that is looked for.
-            on_refused: is called with the jobs that can't be looked for, as this user may not read the stream.
+            on_refused: is called with the jobs that can't be looked for: there is no stream, or this user may not
+                read it.
         """
-        self._stream = stream
+        self._streams = streams
+        self._stream = streams.names.ledger
         self._on_ended = on_ended
         self._on_refused = on_refused
         #: Each with since when it may have ended, in ms since 1970, or with the offset behind which it has.
@@ -103,10 +106,11 @@ class Lookout:
                 await self._look_through(connection, looked)
                 pause = _GATHERED_WITHIN
             except exceptions.AMQPError as error:
-                if faults.code_of(error) == faults.ACCESS_REFUSED:
+                why = error if faults.code_of(error) == faults.ACCESS_REFUSED else self._streams.absence
+                if why is not None:
                     for job_id in looked:
                         self._wanted.pop(job_id, None)
-                    self._on_refused(looked, error)
+                    self._on_refused(looked, why)
                     continue
                 self._fresh |= looked & self._wanted.keys()
                 pause = _PAUSE

@@ -69,7 +69,7 @@ class Replies:
         #: What was told and nobody has asked for, oldest first.
         self._remembered: OrderedDict[str, Ended] = OrderedDict()
         self._remembered_bytes = 0
-        self._lookout = Lookout(self._names.ledger, self._on_ended, self._on_unreadable)
+        self._lookout = Lookout(streams, self._on_ended, self._on_unreadable)
         #: The answers to roll calls that go on, by what these are marked with.
         self._calls: dict[str, tuple[list[Snapshot], asyncio.Event]] = {}
         self._link = Link(address, "replies", self)

@@ -32,6 +32,8 @@ class Streams:
         self.names = names
         self._keeping = keeping
         self.may_declare = may_declare
+        #: What the server said when it knew no streams at all. Whoever only reads does not find out.
+        self.absence: BaseException | None = None
         #: What was said to be missing here.
         self._told: set[str] = set()
 
