@@ -348,12 +348,9 @@ async def _version(connection: Connection) -> str:
 async def _depth(connection: Connection, name: str) -> tuple[int, int] | None:
     """Return how many messages are ready and how many consumers there are; None: there is no such queue."""
     channel = await Channel.open(connection)
-    try:
-        declared = await channel.call(channel.raw.queue_declare, queue=name, passive=True)
-    except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code == faults.NOT_FOUND:
-            return None
-        raise
+    declared = await channel.look(name)
+    if declared is None:
+        return None
     await channel.close()
     return declared.message_count, declared.consumer_count
 

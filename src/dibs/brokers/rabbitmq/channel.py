@@ -18,7 +18,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel as PikaChannel
 from pika.heartbeat import HeartbeatChecker
 
-from dibs.brokers.rabbitmq import fields
+from dibs.brokers.rabbitmq import faults, fields
 
 #: Bytes asked of the socket at a time.
 _READ_BYTES = 64 * 1024
@@ -226,6 +226,15 @@ class Channel:
             return await answer
         finally:
             self._answers.discard(answer)
+
+    async def look(self, queue: str) -> Any | None:
+        """Return what the server counts in `queue`; None: there is none of that name, and the channel is closed."""
+        try:
+            return await self.call(self.raw.queue_declare, queue=queue, passive=True)
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == faults.NOT_FOUND:
+                return None
+            raise
 
     async def get(self, queue: str) -> tuple[Any, Any, bytes] | None:
         """Return the next message of `queue` (method, properties, body), unacknowledged; None: it is empty."""

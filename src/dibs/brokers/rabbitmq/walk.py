@@ -188,12 +188,8 @@ class Walk(contextlib.AbstractContextManager["Walk"]):
 
     async def _open(self, connection: Connection) -> None:
         channel = await Channel.open(connection)
-        try:
-            await channel.call(channel.raw.queue_declare, queue=self._name, passive=True)
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code == faults.NOT_FOUND:
-                raise UnknownQueue(f"There is no queue {self._queue!r} in {self._link.location}.") from error
-            raise
+        if await channel.look(self._name) is None:
+            raise UnknownQueue(f"There is no queue {self._queue!r} in {self._link.location}.")
         self._channels.append(channel)
 
     async def _take(self, _: Connection) -> list[_Arrival]:

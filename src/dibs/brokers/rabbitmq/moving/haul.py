@@ -58,12 +58,9 @@ class Haul:
     async def open(cls, connection: Connection, name: str) -> Haul | None:
         """Begin to take from that queue; None: there is none of that name."""
         channel = await Channel.open(connection)
-        try:
-            declared = await channel.call(channel.raw.queue_declare, queue=name, passive=True)
-        except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code == faults.NOT_FOUND:
-                return None
-            raise
+        declared = await channel.look(name)
+        if declared is None:
+            return None
         haul = cls(channel, name, declared.message_count)
         await haul._widen(_FIRST_AHEAD)
         return haul
